@@ -1,0 +1,1 @@
+//! The vocabulary: resource table, object rules, selectors, quantities, patches, tables, status errors (pure).

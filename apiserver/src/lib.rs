@@ -1,0 +1,1 @@
+//! The request pipeline: generic registry and verbs, watch cache, authentication, authorization, admission, discovery.

@@ -1,0 +1,13 @@
+//! What every asynchronous part of Skiff takes as an argument instead of reading it from the air:
+//! the clock ([`Clock`]), randomness ([`Random`]) and the ownership of tasks ([`Tasks`]).
+//!
+//! The whole control plane runs in one thread on virtual time from a seed when it is given
+//! [`Clock::simulated`] and [`Random::seeded`] inside a paused tokio runtime.
+
+mod clock;
+mod random;
+mod tasks;
+
+pub use clock::Clock;
+pub use random::Random;
+pub use tasks::{StillRunning, Tasks};

@@ -1,0 +1,1 @@
+//! Controllers on one harness, each a pure plan function.

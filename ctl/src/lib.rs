@@ -1,0 +1,1 @@
+//! The skiff binary: kubectl-like command line and the server roles.

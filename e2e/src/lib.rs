@@ -1,0 +1,1 @@
+//! Suites on an in-process cluster, on real processes and on any kubeconfig; simulation; benchmarks.

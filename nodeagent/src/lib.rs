@@ -1,0 +1,1 @@
+//! Runs pods on a node through CRI: lifecycle, volumes, probes, status, kubelet API.

@@ -1,0 +1,1 @@
+//! The embedded CRI v1 runtime: images, sandboxes, containers, shim.

@@ -1,0 +1,1 @@
+//! Decides which node runs a pod: pure engine, thin driver.

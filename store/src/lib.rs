@@ -1,0 +1,1 @@
+//! Revisioned key-value store with watch (etcd v3 semantics): trait, embedded and etcd implementations.
