@@ -1,1 +1,18 @@
 //! Pod network, service proxy and cluster DNS: pure rule compilers and thin appliers.
+//!
+//! [`NodeNetwork`] is one node's share of the cluster network. It gives pods their addresses, keeps routes
+//! to the other nodes, programs services into nftables and answers cluster DNS. It needs nothing installed:
+//! everything is said to the kernel over netlink.
+//!
+//! - [`ipam`], [`peers`], [`nft`] and [`proxy`] (its compiler) and [`dns`] (its index) are pure;
+//! - `netlink`, `pod`, `sysctl` and the appliers beside the compilers do the IO.
+
+mod addr;
+mod config;
+mod error;
+mod node;
+
+pub use addr::{Cidr, CidrError};
+pub use config::{Attachment, Config, HostPort, Overlay, Protocol, Sandbox};
+pub use error::Error;
+pub use node::NodeNetwork;
