@@ -1,0 +1,12 @@
+//! The roles the binary plays by its arguments. They run before any thread exists.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Plays the role named by `argv[1]` (`shim`, `exec-helper`, `pause`); `None` when it is none of them. To be
+/// called first in `main`, before tokio or any other thread exists: the roles clone processes.
+pub fn main(argv: &[OsString]) -> Option<ExitCode> {
+    match argv.get(1)?.to_str()? {
+        _ => None,
+    }
+}
