@@ -1,3 +1,21 @@
-//! The vocabulary: resource table, object rules, selectors, quantities, patches, tables, status errors (pure).
+//! The vocabulary of the project, pure: no tokio, no IO, no clock. Time and state are arguments.
+//!
+//! - [`field`]: where in an object something is wrong, in upstream's words.
+//! - [`status`]: the error every API answer carries ([`Status`](status::Status)), one constructor per reason.
+//! - [`name`]: what a name, label, key or port name may look like.
+//! - [`meta`]: rules for `metadata`, the same for every kind.
+//! - [`quantity`]: exact decimal amounts such as `100m` and `2Gi`.
+//! - [`object`]: [`Object`](object::Object) (any object behind one trait), [`Kind`](object::Kind) (the rules of one
+//!   kind), [`Rules`](object::Rules) (the same, object safe) and [`Typed`](object::Typed), the bridge between them.
+//! - [`resource`]: the row that describes a kind, and the table of all rows. Routes, discovery, OpenAPI, Table output
+//!   and the names that the command line knows are derived from it.
+//! - [`kinds`]: the built-in rows, and one file with the rules of each kind.
 
+pub mod field;
+pub mod kinds;
+pub mod meta;
+pub mod name;
+pub mod object;
 pub mod quantity;
+pub mod resource;
+pub mod status;

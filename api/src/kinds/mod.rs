@@ -1,0 +1,286 @@
+//! The built-in kinds: their rows, and one file with the rules of each.
+//!
+//! To add a kind, add a file with `impl Kind` and a row to [`rows`]; nothing else. Group, version, kind, plural and
+//! scope come from the type. Groups are listed in the order in which discovery prefers them.
+
+mod binding;
+mod cluster_role;
+mod cluster_role_binding;
+mod config_map;
+mod controller_revision;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod event;
+mod events_event;
+mod eviction;
+mod lease;
+mod local_subject_access_review;
+mod namespace;
+mod node;
+mod pod;
+mod pod_disruption_budget;
+mod priority_class;
+mod replica_set;
+mod role;
+mod role_binding;
+mod runtime_class;
+mod scale;
+mod secret;
+mod self_subject_access_review;
+mod self_subject_review;
+mod self_subject_rules_review;
+mod service;
+mod service_account;
+mod subject_access_review;
+mod token_request;
+mod token_review;
+
+use std::sync::Arc;
+
+use k8s_openapi::{
+    ClusterResourceScope, NamespaceResourceScope,
+    api::{
+        apps::v1::{ControllerRevision, Deployment, ReplicaSet},
+        authentication::v1::{SelfSubjectReview, TokenReview},
+        authorization::v1::{
+            LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+        },
+        coordination::v1::Lease,
+        core::v1::{
+            Binding, ConfigMap, Endpoints, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount,
+        },
+        discovery::v1::EndpointSlice,
+        events::v1 as events,
+        node::v1::RuntimeClass,
+        policy::v1::PodDisruptionBudget,
+        rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+        scheduling::v1::PriorityClass,
+    },
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    object::{Kind, Typed},
+    resource::{
+        Action, Answer, Backing, Conversion, GroupVersionKind, Resource, Scope, Subresource, Text, Verbs,
+    },
+};
+
+/// One row per built-in kind.
+pub(crate) fn rows() -> Vec<Resource> {
+    vec![
+        // core
+        row::<Binding>().answered(Answer::Binding),
+        row::<ConfigMap>().short("cm"),
+        row::<Endpoints>().short("ep").at("/registry/services/endpoints"),
+        row::<Event>().short("ev"),
+        row::<Namespace>().short("ns").without(Verbs::DELETE_COLLECTION).status().part(
+            "finalize",
+            None,
+            Verbs::UPDATE,
+            Action::Change,
+        ),
+        row::<Node>().short("no").at("/registry/minions").status().part(
+            "proxy",
+            core("NodeProxyOptions"),
+            Verbs::PROXY,
+            Action::Proxy,
+        ),
+        row::<Pod>()
+            .short("po")
+            .category("all")
+            .part("attach", core("PodAttachOptions"), CONNECT, Action::Attach)
+            .part("binding", core("Binding"), Verbs::CREATE, Action::Binding)
+            .part("ephemeralcontainers", None, Verbs::CHANGE, Action::Change)
+            .part("eviction", gvk("policy", "v1", "Eviction"), Verbs::CREATE, Action::Eviction)
+            .part("exec", core("PodExecOptions"), CONNECT, Action::Exec)
+            .part("log", None, Verbs::GET, Action::Log)
+            .part("portforward", core("PodPortForwardOptions"), CONNECT, Action::PortForward)
+            .part("proxy", core("PodProxyOptions"), Verbs::PROXY, Action::Proxy)
+            .part("resize", None, Verbs::CHANGE, Action::Change)
+            .status(),
+        row::<Secret>(),
+        row::<ServiceAccount>().short("sa").part(
+            "token",
+            gvk("authentication.k8s.io", "v1", "TokenRequest"),
+            Verbs::CREATE,
+            Action::Token,
+        ),
+        row::<Service>()
+            .short("svc")
+            .category("all")
+            .at("/registry/services/specs")
+            .part("proxy", core("ServiceProxyOptions"), Verbs::PROXY, Action::Proxy)
+            .status(),
+        // apps
+        row::<ControllerRevision>(),
+        row::<Deployment>().short("deploy").category("all").scale().status(),
+        row::<ReplicaSet>().short("rs").category("all").scale().status(),
+        // events.k8s.io: another view of the core's events
+        row::<events::Event>().short("ev").view("/registry/events", core("Event"), EVENTS),
+        // authentication.k8s.io
+        row::<SelfSubjectReview>().answered(Answer::SelfSubjectReview),
+        row::<TokenReview>().answered(Answer::TokenReview),
+        // authorization.k8s.io
+        row::<LocalSubjectAccessReview>().answered(Answer::LocalSubjectAccessReview),
+        row::<SelfSubjectAccessReview>().answered(Answer::SelfSubjectAccessReview),
+        row::<SelfSubjectRulesReview>().answered(Answer::SelfSubjectRulesReview),
+        row::<SubjectAccessReview>().answered(Answer::SubjectAccessReview),
+        // policy
+        row::<PodDisruptionBudget>().short("pdb").status(),
+        // rbac.authorization.k8s.io
+        row::<ClusterRoleBinding>(),
+        row::<ClusterRole>(),
+        row::<RoleBinding>(),
+        row::<Role>(),
+        // scheduling.k8s.io
+        row::<PriorityClass>().short("pc"),
+        // coordination.k8s.io
+        row::<Lease>(),
+        // node.k8s.io
+        row::<RuntimeClass>(),
+        // discovery.k8s.io
+        row::<EndpointSlice>(),
+    ]
+}
+
+/// What a subresource that opens a connection can do.
+const CONNECT: Verbs = Verbs::CREATE.and(Verbs::GET);
+
+/// The core's name for each field of an event that events.k8s.io names otherwise.
+const EVENT_NAMES: [(&str, &str); 7] = [
+    ("note", "message"),
+    ("regarding", "involvedObject"),
+    ("reportingController", "reportingComponent"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+];
+
+const EVENTS: Conversion = Conversion {
+    to_storage: |event| {
+        for (here, there) in EVENT_NAMES {
+            rename(event, here, there);
+        }
+        // The core requires it.
+        event.entry("involvedObject").or_insert_with(|| Value::Object(Map::new()));
+    },
+    from_storage: |event| {
+        for (here, there) in EVENT_NAMES {
+            rename(event, there, here);
+        }
+    },
+};
+
+fn rename(object: &mut Map<String, Value>, from: &str, to: &str) {
+    if let Some(value) = object.remove(from) {
+        object.insert(to.to_owned(), value);
+    }
+}
+
+fn gvk(group: &'static str, version: &'static str, kind: &'static str) -> Option<GroupVersionKind> {
+    Some(GroupVersionKind::fixed(group, version, kind))
+}
+
+fn core(kind: &'static str) -> Option<GroupVersionKind> {
+    gvk("", "v1", kind)
+}
+
+/// The scope of a type, from its type parameter.
+trait InScope {
+    const SCOPE: Scope;
+}
+impl InScope for ClusterResourceScope {
+    const SCOPE: Scope = Scope::Cluster;
+}
+impl InScope for NamespaceResourceScope {
+    const SCOPE: Scope = Scope::Namespaced;
+}
+
+/// The row of a typed kind, as an ordinary stored kind has it; the methods below change what differs.
+fn row<T: Kind>() -> Resource
+where
+    T::Scope: InScope,
+{
+    let plural = T::URL_PATH_SEGMENT;
+    Resource {
+        group: T::GROUP.into(),
+        version: T::VERSION.into(),
+        kind: T::KIND.into(),
+        list_kind: format!("{}List", T::KIND).into(),
+        plural: plural.into(),
+        singular: T::KIND.to_lowercase().into(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        scope: T::Scope::SCOPE,
+        verbs: Verbs::ALL,
+        subresources: Vec::new(),
+        backing: Backing::Stored { prefix: format!("/registry/{plural}").into() },
+        rules: Arc::new(Typed::<T>::new(T::Scope::SCOPE == Scope::Namespaced)),
+    }
+}
+
+impl Resource {
+    fn short(mut self, name: &'static str) -> Self {
+        self.short_names.push(name.into());
+        self
+    }
+
+    fn category(mut self, name: &'static str) -> Self {
+        self.categories.push(name.into());
+        self
+    }
+
+    fn without(mut self, verbs: Verbs) -> Self {
+        self.verbs = self.verbs.without(verbs);
+        self
+    }
+
+    /// The place in the store, where upstream's is not the plural name.
+    fn at(mut self, prefix: &'static str) -> Self {
+        self.backing = Backing::Stored { prefix: prefix.into() };
+        self
+    }
+
+    fn view(
+        mut self,
+        prefix: &'static str,
+        storage: Option<GroupVersionKind>,
+        conversion: Conversion,
+    ) -> Self {
+        if let Some(storage) = storage {
+            self.backing = Backing::View { prefix: prefix.into(), storage, conversion };
+        }
+        self
+    }
+
+    fn answered(mut self, answer: Answer) -> Self {
+        self.verbs = Verbs::CREATE;
+        self.backing = Backing::Answered(answer);
+        self
+    }
+
+    /// A subresource; without a kind it speaks that of the row.
+    fn part(
+        mut self,
+        name: &'static str,
+        kind: Option<GroupVersionKind>,
+        verbs: Verbs,
+        action: Action,
+    ) -> Self {
+        let kind = kind.unwrap_or_else(|| self.gvk());
+        self.subresources.push(Subresource { name: Text::Borrowed(name), kind, verbs, action });
+        self.subresources.sort_by(|a, b| a.name.cmp(&b.name));
+        self
+    }
+
+    fn status(self) -> Self {
+        self.part("status", None, Verbs::CHANGE, Action::Status)
+    }
+
+    fn scale(self) -> Self {
+        self.part("scale", gvk("autoscaling", "v1", "Scale"), Verbs::CHANGE, Action::Scale)
+    }
+}

@@ -1,0 +1,409 @@
+//! Objects and the rules of their kinds.
+//!
+//! A kind's rules are written once, on its typed struct, as [`Kind`]. Generic code sees them through the object-safe
+//! [`Rules`]; [`Typed`] is the bridge. A kind that is defined at run time implements [`Rules`] itself.
+//!
+//! The order in which the API server asks: decode → `set_defaults` → (admission) → `prepare_*` → `validate*` → store.
+
+use std::{any::Any, fmt::Debug, marker::PhantomData};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    field::{Errors, Path},
+    meta,
+    name::{self, NameRule},
+    resource::{Column, NAME_AND_CREATION},
+    status::Status,
+};
+
+/// Any object of any kind: a typed struct of `k8s-openapi`, or one of a kind defined at run time.
+pub trait Object: Any + Send + Sync + Debug {
+    fn metadata(&self) -> &ObjectMeta;
+    fn metadata_mut(&mut self) -> &mut ObjectMeta;
+    fn as_any(&self) -> &dyn Any;
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send + Sync>;
+    fn clone_box(&self) -> Box<dyn Object>;
+    /// The JSON text, with `apiVersion` and `kind`.
+    fn to_bytes(&self) -> Vec<u8>;
+    /// The JSON value, with `apiVersion` and `kind`.
+    fn to_value(&self) -> Value;
+}
+
+impl dyn Object {
+    /// The typed object, if it is of type `T`.
+    pub fn downcast_ref<T: Object>(&self) -> Option<&T> {
+        self.as_any().downcast_ref()
+    }
+
+    /// The typed object, if it is of type `T`.
+    pub fn downcast_mut<T: Object>(&mut self) -> Option<&mut T> {
+        self.as_any_mut().downcast_mut()
+    }
+}
+
+impl Clone for Box<dyn Object> {
+    fn clone(&self) -> Self {
+        (**self).clone_box()
+    }
+}
+
+impl<T: Kind> Object for T {
+    fn metadata(&self) -> &ObjectMeta {
+        k8s_openapi::Metadata::metadata(self)
+    }
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        k8s_openapi::Metadata::metadata_mut(self)
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send + Sync> {
+        self
+    }
+    fn clone_box(&self) -> Box<dyn Object> {
+        Box::new(self.clone())
+    }
+    fn to_bytes(&self) -> Vec<u8> {
+        // Typed structs hold strings, numbers, lists and maps with string keys: writing them to memory cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+    fn to_value(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+/// What the scale subresource shows of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replicas {
+    /// How many are wanted (`spec.replicas`).
+    pub wanted: i32,
+    /// How many there are (`status.replicas`).
+    pub current: i32,
+    /// The label selector of its pods, as text.
+    pub selector: String,
+}
+
+/// The rules of one kind. Every method has a default that does nothing; a kind's file says what differs.
+///
+/// `metadata` is not a kind's business: [`Typed`] checks it before it asks `validate` or `validate_update`.
+pub trait Kind:
+    k8s_openapi::Resource
+    + k8s_openapi::Metadata<Ty = ObjectMeta>
+    + Serialize
+    + DeserializeOwned
+    + Clone
+    + Debug
+    + Send
+    + Sync
+    + 'static
+{
+    /// What names objects may have; None for kinds that are answered and never stored, whose metadata is not checked.
+    const NAME: Option<NameRule> = Some(name::subdomain_name);
+    /// The columns of a Table; `cells` gives one value for each.
+    const COLUMNS: &'static [Column] = NAME_AND_CREATION;
+    /// The names that field selectors may use beyond `metadata.name` and `metadata.namespace`.
+    const FIELDS: &'static [&'static str] = &[];
+    /// A PUT of an object that doesn't exist creates it.
+    const CREATE_ON_UPDATE: bool = false;
+    /// An update without resourceVersion is taken as it is.
+    const UNCONDITIONAL_UPDATE: bool = true;
+
+    /// Fills in what the user left out (upstream's `SetDefaults_*`). Called on every decode of a request.
+    /// (Not called `default`, so that `Pod::default()` keeps its meaning.)
+    fn set_defaults(&mut self) {}
+
+    /// Before the first store: resets the status, sets `metadata.generation` to 1 where the kind counts it …
+    fn prepare_create(&mut self) {}
+
+    /// Before an update through the main endpoint: keeps the status, counts the generation on changes of the spec …
+    fn prepare_update(&mut self, old: &Self) {
+        let _ = old;
+    }
+
+    /// Before an update through `status`: keeps everything but the status.
+    fn prepare_status(&mut self, old: &Self) {
+        let _ = old;
+    }
+
+    /// Before an update through another subresource that changes the object itself (`resize`, `finalize`, …).
+    fn prepare_subresource(&mut self, subresource: &str, old: &Self) {
+        let _ = (subresource, old);
+    }
+
+    /// Checks everything but `metadata`.
+    fn validate(&self) -> Errors {
+        Errors::new()
+    }
+
+    /// Checks an update through the main endpoint; `metadata` was checked before. Checks `self` as a whole, too.
+    fn validate_update(&self, old: &Self) -> Errors {
+        let _ = old;
+        self.validate()
+    }
+
+    /// Checks an update through `status`.
+    fn validate_status(&self, old: &Self) -> Errors {
+        let _ = old;
+        Errors::new()
+    }
+
+    /// Checks an update through another subresource that changes the object itself.
+    fn validate_subresource(&self, subresource: &str, old: &Self) -> Errors {
+        let _ = (subresource, old);
+        Errors::new()
+    }
+
+    /// Advice for the user that comes back as `Warning` headers; `old` is None on create.
+    fn warnings(&self, old: Option<&Self>) -> Vec<String> {
+        let _ = old;
+        Vec::new()
+    }
+
+    /// The values of [`Kind::FIELDS`].
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// The cells of a Table row, one per column.
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        let _ = now;
+        let meta = k8s_openapi::Metadata::metadata(self);
+        vec![name_cell(meta), creation_cell(meta)]
+    }
+
+    /// For kinds that end gracefully: the seconds to wait for an object that a client asks to delete with `requested`
+    /// seconds. None: the object is removed at once (as soon as its finalizers are gone).
+    fn grace_period(&self, requested: Option<i64>) -> Option<i64> {
+        let _ = requested;
+        None
+    }
+
+    /// What `scale` shows; None for kinds without it.
+    fn replicas(&self) -> Option<Replicas> {
+        None
+    }
+
+    /// What `scale` changes.
+    fn set_replicas(&mut self, wanted: i32) {
+        let _ = wanted;
+    }
+}
+
+/// The cell of the name column.
+pub fn name_cell(meta: &ObjectMeta) -> Value {
+    meta.name.as_deref().unwrap_or_default().into()
+}
+
+/// The cell of the `Created At` column.
+pub fn creation_cell(meta: &ObjectMeta) -> Value {
+    match &meta.creation_timestamp {
+        Some(time) => serde_json::to_value(time).unwrap_or_default(),
+        None => Value::Null,
+    }
+}
+
+/// The rules of a kind for code that knows no kinds.
+///
+/// The objects passed in are those that `decode` of the same rules made. An object of another type is a mistake of the
+/// caller, not of the user; it gets no defaults and an internal field error, never a panic.
+pub trait Rules: Send + Sync + Debug {
+    /// Reads an object that passed the schema's check. The error says what is wrong in serde's words.
+    fn decode(&self, value: Value) -> Result<Box<dyn Object>, Status>;
+    /// Reads an object from the store.
+    fn decode_bytes(&self, bytes: &[u8]) -> Result<Box<dyn Object>, Status>;
+    fn set_defaults(&self, object: &mut dyn Object);
+    fn prepare_create(&self, object: &mut dyn Object);
+    fn prepare_update(&self, object: &mut dyn Object, old: &dyn Object);
+    fn prepare_status(&self, object: &mut dyn Object, old: &dyn Object);
+    fn prepare_subresource(&self, subresource: &str, object: &mut dyn Object, old: &dyn Object);
+    /// Checks a new object, `metadata` included.
+    fn validate(&self, object: &dyn Object) -> Errors;
+    /// Checks an update, `metadata` included.
+    fn validate_update(&self, object: &dyn Object, old: &dyn Object) -> Errors;
+    /// Checks an update through `status`, `metadata` included.
+    fn validate_status(&self, object: &dyn Object, old: &dyn Object) -> Errors;
+    /// Checks an update through another subresource, `metadata` included.
+    fn validate_subresource(&self, subresource: &str, object: &dyn Object, old: &dyn Object) -> Errors;
+    fn warnings(&self, object: &dyn Object, old: Option<&dyn Object>) -> Vec<String>;
+    /// The names that field selectors may use beyond `metadata.name` and `metadata.namespace`.
+    fn field_names(&self) -> &[&'static str];
+    fn fields(&self, object: &dyn Object) -> Vec<(&'static str, String)>;
+    fn columns(&self) -> &[Column];
+    fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<Value>;
+    fn grace_period(&self, object: &dyn Object, requested: Option<i64>) -> Option<i64>;
+    fn replicas(&self, object: &dyn Object) -> Option<Replicas>;
+    fn set_replicas(&self, object: &mut dyn Object, wanted: i32);
+    fn create_on_update(&self) -> bool;
+    fn unconditional_update(&self) -> bool;
+    /// What names objects may have; None where metadata is not checked.
+    fn name_rule(&self) -> Option<NameRule>;
+}
+
+/// The rules of the typed kind `T`.
+pub struct Typed<T> {
+    namespaced: bool,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Kind> Typed<T> {
+    /// The rules of `T`, whose objects live in namespaces or not.
+    pub const fn new(namespaced: bool) -> Self {
+        Self { namespaced, of: PhantomData }
+    }
+
+    fn bad<E: std::fmt::Display>(error: E) -> Status {
+        let (version, kind) = (T::VERSION, T::KIND);
+        Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
+    }
+}
+
+impl<T: Kind> Debug for Typed<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Typed<{}>", T::KIND)
+    }
+}
+
+fn mistaken<T: Kind>() -> Errors {
+    vec![crate::field::FieldError::internal(
+        &Path::root(),
+        format_args!("the object is not a {} {}", T::API_VERSION, T::KIND),
+    )]
+}
+
+impl<T: Kind> Rules for Typed<T> {
+    fn decode(&self, value: Value) -> Result<Box<dyn Object>, Status> {
+        serde_json::from_value::<T>(value).map(|o| Box::new(o) as Box<dyn Object>).map_err(Self::bad)
+    }
+
+    fn decode_bytes(&self, bytes: &[u8]) -> Result<Box<dyn Object>, Status> {
+        serde_json::from_slice::<T>(bytes).map(|o| Box::new(o) as Box<dyn Object>).map_err(Self::bad)
+    }
+
+    fn set_defaults(&self, object: &mut dyn Object) {
+        if let Some(object) = object.downcast_mut::<T>() {
+            object.set_defaults();
+        }
+    }
+
+    fn prepare_create(&self, object: &mut dyn Object) {
+        if let Some(object) = object.downcast_mut::<T>() {
+            object.prepare_create();
+        }
+    }
+
+    fn prepare_update(&self, object: &mut dyn Object, old: &dyn Object) {
+        if let (Some(object), Some(old)) = (object.downcast_mut::<T>(), old.downcast_ref::<T>()) {
+            object.prepare_update(old);
+        }
+    }
+
+    fn prepare_status(&self, object: &mut dyn Object, old: &dyn Object) {
+        if let (Some(object), Some(old)) = (object.downcast_mut::<T>(), old.downcast_ref::<T>()) {
+            object.prepare_status(old);
+        }
+    }
+
+    fn prepare_subresource(&self, subresource: &str, object: &mut dyn Object, old: &dyn Object) {
+        if let (Some(object), Some(old)) = (object.downcast_mut::<T>(), old.downcast_ref::<T>()) {
+            object.prepare_subresource(subresource, old);
+        }
+    }
+
+    fn validate(&self, object: &dyn Object) -> Errors {
+        let Some(object) = object.downcast_ref::<T>() else { return mistaken::<T>() };
+        let mut errors = match T::NAME {
+            Some(rule) => {
+                meta::validate(Object::metadata(object), self.namespaced, rule, &Path::new("metadata"))
+            }
+            None => Errors::new(),
+        };
+        errors.extend(Kind::validate(object));
+        errors
+    }
+
+    fn validate_update(&self, object: &dyn Object, old: &dyn Object) -> Errors {
+        let (Some(object), Some(old)) = (object.downcast_ref::<T>(), old.downcast_ref::<T>()) else {
+            return mistaken::<T>();
+        };
+        let mut errors = metadata_update(object, old);
+        errors.extend(object.validate_update(old));
+        errors
+    }
+
+    fn validate_status(&self, object: &dyn Object, old: &dyn Object) -> Errors {
+        let (Some(object), Some(old)) = (object.downcast_ref::<T>(), old.downcast_ref::<T>()) else {
+            return mistaken::<T>();
+        };
+        let mut errors = metadata_update(object, old);
+        errors.extend(object.validate_status(old));
+        errors
+    }
+
+    fn validate_subresource(&self, subresource: &str, object: &dyn Object, old: &dyn Object) -> Errors {
+        let (Some(object), Some(old)) = (object.downcast_ref::<T>(), old.downcast_ref::<T>()) else {
+            return mistaken::<T>();
+        };
+        let mut errors = metadata_update(object, old);
+        errors.extend(object.validate_subresource(subresource, old));
+        errors
+    }
+
+    fn warnings(&self, object: &dyn Object, old: Option<&dyn Object>) -> Vec<String> {
+        let old = old.and_then(|old| old.downcast_ref::<T>());
+        object.downcast_ref::<T>().map(|o| o.warnings(old)).unwrap_or_default()
+    }
+
+    fn field_names(&self) -> &[&'static str] {
+        T::FIELDS
+    }
+
+    fn fields(&self, object: &dyn Object) -> Vec<(&'static str, String)> {
+        object.downcast_ref::<T>().map(Kind::fields).unwrap_or_default()
+    }
+
+    fn columns(&self) -> &[Column] {
+        T::COLUMNS
+    }
+
+    fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<Value> {
+        object.downcast_ref::<T>().map(|o| o.cells(now)).unwrap_or_default()
+    }
+
+    fn grace_period(&self, object: &dyn Object, requested: Option<i64>) -> Option<i64> {
+        object.downcast_ref::<T>()?.grace_period(requested)
+    }
+
+    fn replicas(&self, object: &dyn Object) -> Option<Replicas> {
+        object.downcast_ref::<T>()?.replicas()
+    }
+
+    fn set_replicas(&self, object: &mut dyn Object, wanted: i32) {
+        if let Some(object) = object.downcast_mut::<T>() {
+            object.set_replicas(wanted);
+        }
+    }
+
+    fn create_on_update(&self) -> bool {
+        T::CREATE_ON_UPDATE
+    }
+
+    fn unconditional_update(&self) -> bool {
+        T::UNCONDITIONAL_UPDATE
+    }
+
+    fn name_rule(&self) -> Option<NameRule> {
+        T::NAME
+    }
+}
+
+fn metadata_update<T: Object>(object: &T, old: &T) -> Errors {
+    meta::validate_update(object.metadata(), old.metadata(), &Path::new("metadata"))
+}
