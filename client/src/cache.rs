@@ -27,6 +27,17 @@ pub struct Index<K> {
     pub values: fn(&K) -> Vec<String>,
 }
 
+/// Where a cache's objects are.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The collection's path, for example `/api/v1/pods`.
+    pub path: String,
+    /// The resource's plural name, for messages.
+    pub plural: String,
+    /// Ask for `PartialObjectMetadata` instead of whole objects.
+    pub metadata_only: bool,
+}
+
 /// What a cache holds.
 pub struct CacheConfig<K> {
     /// One namespace, or all.
@@ -136,27 +147,42 @@ impl<K> Debug for Index<K> {
 
 impl<K> Cache<K>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     /// Starts to follow the API. The cache is empty until [`Cache::synced`] returns.
-    pub fn start(
+    pub fn start(tasks: &Tasks, client: Client, clock: Clock, random: Random, config: CacheConfig<K>) -> Self
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let source = Source {
+            path: K::url_path(&(), config.namespace.as_deref()),
+            plural: K::plural(&()).into_owned(),
+            metadata_only: false,
+        };
+        Self::start_at(tasks, client, clock, random, source, config)
+    }
+
+    /// Follows a resource that is known only at run time.
+    pub fn start_at(
         tasks: &Tasks,
         client: Client,
         clock: Clock,
         random: Random,
+        source: Source,
         config: CacheConfig<K>,
     ) -> Self {
         let cache = Self { shared: Arc::new(Shared::new(config.indexes, config.trim)) };
+        let name = format!("cache {}", source.plural);
         let follow = reflector::Reflector {
             client,
             clock,
             random,
-            namespace: config.namespace,
+            source,
             labels: config.labels,
             fields: config.fields,
             cache: cache.shared.clone(),
         };
-        tasks.spawn(&format!("cache {}", K::plural(&())), follow.run());
+        tasks.spawn(&name, follow.run());
         cache
     }
 
@@ -287,7 +313,7 @@ impl<K> Clone for Change<K> {
 
 impl<K> Shared<K>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug,
+    K: Resource + Clone + Debug,
 {
     fn new(indexes: Vec<Index<K>>, trim: Option<fn(&mut K)>) -> Self {
         let state = State {

@@ -15,7 +15,7 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tracing::debug;
 
-use crate::cache::Shared;
+use crate::cache::{Shared, Source};
 use crate::error;
 
 const PAGE: u32 = 500;
@@ -30,7 +30,7 @@ pub(crate) struct Reflector<K> {
     pub(crate) client: Client,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
-    pub(crate) namespace: Option<String>,
+    pub(crate) source: Source,
     pub(crate) labels: Option<String>,
     pub(crate) fields: Option<String>,
     pub(crate) cache: Arc<Shared<K>>,
@@ -56,10 +56,10 @@ enum Interrupted {
 
 impl<K> Reflector<K>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     pub(crate) async fn run(self) {
-        let request = Request::new(K::url_path(&(), self.namespace.as_deref()));
+        let request = Request::new(&self.source.path);
         let mut state = State::List;
         let mut backoff = BACKOFF_START;
         loop {
@@ -88,7 +88,7 @@ where
                 if !short {
                     backoff = BACKOFF_START;
                 }
-                debug!(kind = %K::kind(&()), failure, retry_in = ?backoff, "following the API was interrupted");
+                debug!(resource = %self.source.plural, failure, retry_in = ?backoff, "following the API was interrupted");
                 self.clock.wait(self.random.jitter(backoff, 0.5)).await;
                 backoff = (backoff * 2).min(BACKOFF_LIMIT);
             }
@@ -105,7 +105,12 @@ where
         };
         let mut objects: Vec<K> = Vec::new();
         loop {
-            let list = request.list(&params).map_err(kube::Error::BuildRequest)?;
+            let list = if self.source.metadata_only {
+                request.list_metadata(&params)
+            } else {
+                request.list(&params)
+            };
+            let list = list.map_err(kube::Error::BuildRequest)?;
             let page: ObjectList<K> = self.client.request(list).await?;
             objects.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -131,7 +136,12 @@ where
             ..WatchParams::default()
         };
         let deadline = self.clock.instant() + Duration::from_secs(u64::from(seconds)) + WATCH_GRACE;
-        let request = match request.watch(&params, &revision) {
+        let request = if self.source.metadata_only {
+            request.watch_metadata(&params, &revision)
+        } else {
+            request.watch(&params, &revision)
+        };
+        let request = match request {
             Ok(request) => request,
             Err(failure) => return Interrupted::Broken(revision, kube::Error::BuildRequest(failure)),
         };

@@ -1,1 +1,3 @@
-//! Controllers on one harness, each a pure plan function.
+//! Controllers: each a pure plan function over cached state, on one harness.
+
+pub mod harness;

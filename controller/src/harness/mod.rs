@@ -1,0 +1,17 @@
+//! The only loops of this crate.
+//!
+//! A controller says which changes concern which of its objects, and turns one object's situation into a
+//! [`Plan`]: the writes that bring the cluster nearer to what is wanted. The harness does the rest: it
+//! queues each object at most once, never plans one object twice at a time, carries the plan out, waits until
+//! the caches show what was written (so that no plan is made on a state older than the last one's effects),
+//! and tries again with growing pauses when something failed.
+
+mod context;
+mod plan;
+mod queue;
+mod work;
+
+pub use context::{BY_NODE, BY_OWNER, Caches, Context};
+pub use plan::{Announcement, Plan, What, Write, WriteEvents};
+pub use queue::WorkQueue;
+pub use work::{Error, Reconciler, Worker, start};
