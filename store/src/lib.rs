@@ -9,9 +9,11 @@
 //! - [`types`]: keys, ranges, transactions and their answers.
 //! - [`watch`]: what a watch delivers.
 //! - [`embedded`]: the default store, SQLite in one directory ([`Embedded`]).
+//! - [`etcd`]: etcd 3.4 or newer ([`Etcd`]).
 
 pub mod embedded;
 pub mod error;
+pub mod etcd;
 pub mod types;
 pub mod watch;
 
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 pub use embedded::{Embedded, Options};
 pub use error::Error;
+pub use etcd::{Etcd, EtcdConfig};
 pub use types::{
     Compare, KeyValue, MAX_KEY_BYTES, MAX_OPS, MAX_REQUEST_BYTES, Op, OpResult, Range, RangeResponse,
     Revision, TO_THE_END, Txn, TxnResponse, VOLATILE_PREFIX,
