@@ -10,10 +10,12 @@
 //! - [`watch`]: what a watch delivers.
 //! - [`embedded`]: the default store, SQLite in one directory ([`Embedded`]).
 //! - [`etcd`]: etcd 3.4 or newer ([`Etcd`]).
+//! - [`faulty`]: any store with faults injected from a seed ([`Faulty`]).
 
 pub mod embedded;
 pub mod error;
 pub mod etcd;
+pub mod faulty;
 pub mod types;
 pub mod watch;
 
@@ -22,6 +24,7 @@ use std::time::Duration;
 pub use embedded::{Embedded, Options};
 pub use error::Error;
 pub use etcd::{Etcd, EtcdConfig};
+pub use faulty::{Faults, Faulty};
 pub use types::{
     Compare, KeyValue, MAX_KEY_BYTES, MAX_OPS, MAX_REQUEST_BYTES, Op, OpResult, Range, RangeResponse,
     Revision, TO_THE_END, Txn, TxnResponse, VOLATILE_PREFIX,

@@ -9,14 +9,15 @@ use std::time::Duration;
 use base::Tasks;
 use bytes::Bytes;
 use etcd_client::{
-    Certificate, Client, CompareOp, ConnectOptions, DeleteOptions, GetOptions, GetResponse, Identity, PutOptions,
-    TlsOptions, TxnOp, TxnOpResponse, WatchOptions,
+    Certificate, Client, CompareOp, ConnectOptions, DeleteOptions, GetOptions, GetResponse, Identity,
+    PutOptions, TlsOptions, TxnOp, TxnOpResponse, WatchOptions,
 };
 
 use crate::Store;
 use crate::error::Error;
 use crate::types::{
-    Compare, KeyValue, Op, OpResult, Range, RangeResponse, Revision, TO_THE_END, Txn, TxnResponse, check_range,
+    Compare, KeyValue, Op, OpResult, Range, RangeResponse, Revision, TO_THE_END, Txn, TxnResponse,
+    check_range,
 };
 use crate::watch::Watch;
 
@@ -91,7 +92,10 @@ impl Etcd {
             .map_err(|error| open(error.to_string()))?;
         let version = parse_version(status.version());
         if version < (3, 4, 0) {
-            return Err(open(format!("version {} is too old; 3.4 is the oldest supported", status.version())));
+            return Err(open(format!(
+                "version {} is too old; 3.4 is the oldest supported",
+                status.version()
+            )));
         }
         Ok(Self {
             client,
@@ -130,9 +134,8 @@ impl Etcd {
 }
 
 fn tls(config: &EtcdConfig) -> Result<Option<TlsOptions>, String> {
-    let read = |path: &PathBuf| {
-        std::fs::read(path).map_err(|error| format!("reading {}: {error}", path.display()))
-    };
+    let read =
+        |path: &PathBuf| std::fs::read(path).map_err(|error| format!("reading {}: {error}", path.display()));
     if config.ca.is_none() && config.cert.is_none() {
         return Ok(None);
     }
@@ -346,16 +349,9 @@ impl Store for Etcd {
 
     async fn lease_keep_alive(&self, id: i64) -> Result<(), Error> {
         let mut lease = self.client.lease_client();
-        let answer = self
-            .call(async move {
-                let (_keeper, mut answers) = lease.keep_alive(id).await?;
-                answers.message().await
-            })
-            .await;
-        match answer {
-            Ok(Some(answer)) if answer.ttl() > 0 => Ok(()),
-            Ok(_) => Err(Error::LeaseNotFound(id)),
-            // The client refuses an answer without a time left.
+        // The client sends the first beat by itself, and reports a lease without time left as an error.
+        match self.call(lease.keep_alive(id)).await {
+            Ok(_) => Ok(()),
             Err(Error::LeaseNotFound(_)) => Err(Error::LeaseNotFound(id)),
             Err(Error::Unavailable(text)) if text.contains("lease") => Err(Error::LeaseNotFound(id)),
             Err(error) => Err(error),

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use etcd_client::{EventType, GetOptions, TxnOp, TxnOpResponse, WatchRequestSender, WatchResponse, WatchResponseStream};
+use etcd_client::{
+    EventType, GetOptions, TxnOp, TxnOpResponse, WatchRequestSender, WatchResponse, WatchResponseStream,
+};
 use tokio::sync::Notify;
 
 use crate::Store;
@@ -135,9 +137,9 @@ impl EtcdWatch {
             let Some(kv) = event.kv() else { continue };
             let revision = kv.mod_revision();
             // Servers have been known to repeat events (etcd issues 15271, 17247, 20221).
-            let queued = self.queue.back().is_some_and(|last| {
-                matches!(last, WatchMessage::Events { revision: last, .. } if *last == revision)
-            });
+            let queued = self.queue.back().is_some_and(
+                |last| matches!(last, WatchMessage::Events { revision: last, .. } if *last == revision),
+            );
             if revision <= self.position && !queued {
                 tracing::warn!(revision, position = self.position, "etcd sent an event late or twice");
                 continue;
@@ -155,7 +157,9 @@ impl EtcdWatch {
             let kind = if deleted { EventKind::Delete } else { EventKind::Put };
             let event = Event { kind, kv, prev };
             match self.queue.back_mut() {
-                Some(WatchMessage::Events { revision: last, events }) if *last == revision => events.push(event),
+                Some(WatchMessage::Events { revision: last, events }) if *last == revision => {
+                    events.push(event)
+                }
                 _ => self.queue.push_back(WatchMessage::Events { revision, events: vec![event] }),
             }
             self.position = revision;
@@ -189,9 +193,7 @@ impl EtcdWatch {
         }
         let known = match self.keys {
             Some(keys) => keys,
-            None => {
-                self.etcd.range(self.range.clone().at(self.position.max(1)).count_only()).await?.count
-            }
+            None => self.etcd.range(self.range.clone().at(self.position.max(1)).count_only()).await?.count,
         };
         self.keys = Some(known);
         if !newer.kvs().is_empty() || counted.count() != known {
