@@ -70,3 +70,45 @@ async fn compaction_gives_space_back_to_the_file_system() {
         assert!(now < last + 2000, "the file does not shrink");
     }
 }
+
+/// A small file system of its own, gone when dropped. Needs root.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=8m", "store-test"])
+            .arg(dir.path())
+            .status();
+        assert!(mounted.is_ok_and(|status| status.success()), "this test mounts a tmpfs: run it as root");
+        Self(dir)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").args(["-l"]).arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_serves_reads_and_recovers_without_a_restart() {
+    let (small, tasks) = (Small::new(), Tasks::new("test"));
+    let ballast = small.0.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 5_000_000]).unwrap();
+    let store = open(&small.0.path().join("store"), &tasks).unwrap();
+    let mut written = 0;
+    let error = loop {
+        match store.txn(Txn::of([Op::put(format!("/k/{written}"), vec![b'x'; 100_000])])).await {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+        assert!(written < 1000, "the disk never fills");
+    };
+    assert!(matches!(error, Error::NoSpace(_)), "{error:?}");
+    assert_eq!(store.range(Range::prefix("/k/")).await.unwrap().count, written);
+    std::fs::remove_file(&ballast).unwrap();
+    put(&store, "/after", b"v".to_vec()).await;
+    assert_eq!(store.range(Range::prefix("/")).await.unwrap().count, written + 1);
+}
