@@ -1,1 +1,3 @@
 //! The request pipeline: generic registry and verbs, watch cache, authentication, authorization, admission, discovery.
+
+pub mod pki;
