@@ -7,6 +7,7 @@
 //! - [`quantity`]: exact decimal amounts such as `100m` and `2Gi`.
 //! - [`object`]: [`Object`](object::Object) (any object behind one trait), [`Kind`](object::Kind) (the rules of one
 //!   kind), [`Rules`](object::Rules) (the same, object safe) and [`Typed`](object::Typed), the bridge between them.
+//! - [`schema`]: the type of every field, and decoding against it.
 //! - [`resource`]: the row that describes a kind, and the table of all rows. Routes, discovery, OpenAPI, Table output
 //!   and the names that the command line knows are derived from it.
 //! - [`kinds`]: the built-in rows, and one file with the rules of each kind.
@@ -18,4 +19,5 @@ pub mod name;
 pub mod object;
 pub mod quantity;
 pub mod resource;
+pub mod schema;
 pub mod status;

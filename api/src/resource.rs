@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::{kinds, object::Rules, status::GroupResource};
+use crate::{kinds, object::Rules, schema::TypeRef, status::GroupResource};
 
 /// Text that is static for built-in rows and owned for rows made at run time.
 pub type Text = Cow<'static, str>;
@@ -255,6 +255,8 @@ pub struct Resource {
     /// Sorted by name.
     pub subresources: Vec<Subresource>,
     pub backing: Backing,
+    /// The type of its objects.
+    pub schema: TypeRef,
     pub rules: Arc<dyn Rules>,
 }
 
@@ -507,6 +509,7 @@ mod tests {
             assert_eq!(answered, row.rules.name_rule().is_none(), "metadata of {}", row.plural);
             assert_eq!(answered, row.verbs == Verbs::CREATE, "verbs of {}", row.plural);
             assert!(!row.rules.columns().is_empty(), "columns of {}", row.plural);
+            assert!(row.schema.ty().name.ends_with(&format!(".{}", row.kind)), "the type of {}", row.plural);
         }
     }
 

@@ -65,6 +65,7 @@ use crate::{
     resource::{
         Action, Answer, Backing, Conversion, GroupVersionKind, Resource, Scope, Subresource, Text, Verbs,
     },
+    schema::TypeRef,
 };
 
 /// One row per built-in kind.
@@ -218,6 +219,7 @@ where
         verbs: Verbs::ALL,
         subresources: Vec::new(),
         backing: Backing::Stored { prefix: format!("/registry/{plural}").into() },
+        schema: TypeRef::builtin(T::GROUP, T::VERSION, T::KIND).unwrap_or_else(TypeRef::unknown),
         rules: Arc::new(Typed::<T>::new(T::Scope::SCOPE == Scope::Namespaced)),
     }
 }
