@@ -3,11 +3,13 @@
 //!
 //! # Layout
 //!
+//! - [`pod`]: PURE. What to do next for a pod, and what to tell the API about it.
 //! - [`runtime`]: the calls of a container runtime, behind a small trait.
 //!
 //! Stopping the agent leaves the containers running; the next agent adopts them.
 
 mod agent;
+pub mod pod;
 pub mod runtime;
 
 use std::collections::BTreeMap;
