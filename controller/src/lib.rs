@@ -1,3 +1,67 @@
 //! Controllers: each a pure plan function over cached state, on one harness.
+//!
+//! [`CONTROLLERS`] lists them all; [`start`] starts them. Each one's file holds its plan function (which objects it
+//! looks at is an argument, time too), the thin reader that collects these objects from the caches, and its
+//! tests. Nothing here loops, sleeps or lists on its own: see [`harness`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use base::{Clock, Random, Tasks};
+use client::Client;
+
+use crate::harness::{Caches, Context};
 
 pub mod harness;
+
+/// What the controllers need to run.
+#[derive(Clone)]
+pub struct Config {
+    /// Reads all shared caches: `system:kube-controller-manager`.
+    pub caches: Client,
+    /// The client of a service account in `kube-system`, for example `replicaset-controller`.
+    pub client_as: Arc<dyn Fn(&str) -> Client + Send + Sync>,
+    pub clock: Clock,
+    pub random: Random,
+    /// The cluster's root certificate in PEM, published to each namespace.
+    pub root_ca: String,
+    /// What the nodes' pod address ranges are cut from, for example `10.244.0.0/16`.
+    pub cluster_cidr: String,
+}
+
+/// One controller: the service account that it acts as, and how it is started.
+struct Controller {
+    account: &'static str,
+    start: fn(&Context, &Config),
+}
+
+/// All controllers.
+const CONTROLLERS: &[Controller] = &[];
+
+/// Starts every controller. They end with `tasks`, of which the caller must keep a handle.
+pub fn start(tasks: &Tasks, config: Config) {
+    let caches =
+        Caches::new(config.caches.clone(), config.clock.clone(), config.random.clone(), tasks.clone());
+    for controller in CONTROLLERS {
+        let context = Context {
+            client: (config.client_as)(controller.account),
+            clock: config.clock.clone(),
+            random: config.random.clone(),
+            tasks: tasks.clone(),
+            caches: caches.clone(),
+        };
+        (controller.start)(&context, &config);
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("cluster_cidr", &self.cluster_cidr).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Controller").field("account", &self.account).finish_non_exhaustive()
+    }
+}
