@@ -10,8 +10,11 @@
 //! - [`schema`]: the type of every field, and decoding against it.
 //! - [`resource`]: the row that describes a kind, and the table of all rows. Routes, discovery, OpenAPI, Table output
 //!   and the names that the command line knows are derived from it.
+//! - [`selector`]: which objects are meant, by label and by field.
+//! - [`table`], [`discovery`]: documents derived from the rows.
 //! - [`kinds`]: the built-in rows, and one file with the rules of each kind.
 
+pub mod discovery;
 pub mod field;
 pub mod kinds;
 pub mod meta;
@@ -20,4 +23,6 @@ pub mod object;
 pub mod quantity;
 pub mod resource;
 pub mod schema;
+pub mod selector;
 pub mod status;
+pub mod table;
