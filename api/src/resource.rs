@@ -218,14 +218,38 @@ impl Column {
             name: Cow::Borrowed("Name"),
             kind: Cow::Borrowed("string"),
             format: Cow::Borrowed("name"),
-            description: Cow::Borrowed(""),
+            description: Cow::Borrowed(
+                "Name must be unique within a namespace. Is required when creating resources, although some resources \
+                 may allow a client to request the generation of an appropriate name automatically. Name is primarily \
+                 intended for creation idempotence and configuration definition. Cannot be updated. More info: \
+                 https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
+            ),
             priority: 0,
         }
     }
 
     /// The column of the object's age, as text.
     pub const fn age() -> Self {
-        Self::new("Age", "string")
+        Self {
+            name: Cow::Borrowed("Age"),
+            kind: Cow::Borrowed("string"),
+            format: Cow::Borrowed(""),
+            description: Cow::Borrowed(
+                "CreationTimestamp is a timestamp representing the server time when this object was created. It is not \
+                 guaranteed to be set in happens-before order across separate operations. Clients may not set this \
+                 value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for \
+                 lists. More info: \
+                 https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+            ),
+            priority: 0,
+        }
+    }
+
+    /// The same column with a description.
+    pub const fn about(mut self, description: &'static str) -> Self {
+        // Text that is static has nothing to drop; the compiler can't know it here.
+        std::mem::forget(std::mem::replace(&mut self.description, Cow::Borrowed(description)));
+        self
     }
 
     /// The same column, shown only in wide output.

@@ -3,7 +3,10 @@
 //! To add a kind, add a file with `impl Kind` and a row to [`rows`]; nothing else. Group, version, kind, plural and
 //! scope come from the type. Groups are listed in the order in which discovery prefers them.
 
+mod amount;
 mod binding;
+mod cells;
+mod check;
 mod cluster_role;
 mod cluster_role_binding;
 mod config_map;
