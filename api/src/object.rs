@@ -115,6 +115,8 @@ pub trait Kind:
     const CREATE_ON_UPDATE: bool = false;
     /// An update without resourceVersion is taken as it is.
     const UNCONDITIONAL_UPDATE: bool = true;
+    /// A deletion answers with the object that is gone, instead of a Status.
+    const RETURNS_DELETED: bool = false;
 
     /// Fills in what the user left out (upstream's `SetDefaults_*`). Called on every decode of a request.
     /// (Not called `default`, so that `Pod::default()` keeps its meaning.)
@@ -186,6 +188,11 @@ pub trait Kind:
         None
     }
 
+    /// Whether something besides `metadata.finalizers` keeps a deleted object (a namespace's `spec.finalizers`).
+    fn held(&self) -> bool {
+        false
+    }
+
     /// What `scale` shows; None for kinds without it.
     fn replicas(&self) -> Option<Replicas> {
         None
@@ -243,6 +250,9 @@ pub trait Rules: Send + Sync + Debug {
     fn set_replicas(&self, object: &mut dyn Object, wanted: i32);
     fn create_on_update(&self) -> bool;
     fn unconditional_update(&self) -> bool;
+    fn returns_deleted(&self) -> bool;
+    /// Whether something besides `metadata.finalizers` keeps a deleted object.
+    fn held(&self, object: &dyn Object) -> bool;
     /// What names objects may have; None where metadata is not checked.
     fn name_rule(&self) -> Option<NameRule>;
 }
@@ -397,6 +407,14 @@ impl<T: Kind> Rules for Typed<T> {
 
     fn unconditional_update(&self) -> bool {
         T::UNCONDITIONAL_UPDATE
+    }
+
+    fn returns_deleted(&self) -> bool {
+        T::RETURNS_DELETED
+    }
+
+    fn held(&self, object: &dyn Object) -> bool {
+        object.downcast_ref::<T>().is_some_and(Kind::held)
     }
 
     fn name_rule(&self) -> Option<NameRule> {

@@ -78,9 +78,9 @@ fn is_zero(n: &u32) -> bool {
 /// A request that failed: HTTP code, reason, message and details.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// The list metadata of the wire form; always empty in answers made here.
+    /// The list metadata of the wire form.
     #[serde(default)]
-    metadata: Empty,
+    metadata: ListMeta,
     #[serde(default = "failure")]
     status: String,
     #[serde(default)]
@@ -94,7 +94,10 @@ pub struct Status {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Empty {}
+struct ListMeta {
+    #[serde(rename = "continue", default, skip_serializing_if = "String::is_empty")]
+    continued: String,
+}
 
 fn failure() -> String {
     "Failure".to_owned()
@@ -132,7 +135,7 @@ impl fmt::Display for GroupResource<'_> {
 impl Status {
     /// Any failure; prefer the constructors named after a reason.
     pub fn failure(code: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { metadata: Empty {}, status: failure(), message: message.into(), reason, details: None, code }
+        Self { metadata: ListMeta::default(), status: failure(), message: message.into(), reason, details: None, code }
     }
 
     fn about(mut self, of: GroupResource<'_>, name: &str) -> Self {
@@ -148,6 +151,12 @@ impl Status {
     /// Adds the time after which the client should try again.
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.details.get_or_insert_default().retry_after_seconds = seconds;
+        self
+    }
+
+    /// Adds the token with which a list can be continued all the same.
+    pub fn continuing(mut self, token: impl Into<String>) -> Self {
+        self.metadata.continued = token.into();
         self
     }
 
