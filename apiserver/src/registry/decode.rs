@@ -1,0 +1,114 @@
+//! From a request's body to an object: media type, JSON or YAML, schema, typed form, defaults.
+
+use api::object::Object;
+use api::resource::Resource;
+use api::schema::decode::{self, FieldValidation};
+use api::status::Status;
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::context::Context;
+use crate::negotiate::{self, Media};
+
+/// A body as JSON, and what YAML was given twice.
+pub fn as_json(media: Media, body: &Bytes, strict: bool) -> Result<(Bytes, Vec<String>), Status> {
+    match media {
+        Media::Json => Ok((body.clone(), Vec::new())),
+        Media::Yaml => {
+            let text = std::str::from_utf8(body)
+                .map_err(|_| Status::bad_request("error converting YAML to JSON: yaml: invalid UTF-8"))?;
+            let (value, twice) = yaml(text, strict)?;
+            Ok((value.to_string().into(), twice))
+        }
+    }
+}
+
+/// A body as a value, whatever its type.
+pub fn value(media: Media, body: &Bytes) -> Result<Value, Status> {
+    let (json, _) = as_json(media, body, false)?;
+    decode::parse(&json).map_err(|error| Status::bad_request(error.to_string()))
+}
+
+/// Parses YAML as kubectl reads it: YAML 1.1's booleans and octal numbers, merge keys.
+fn yaml(text: &str, strict: bool) -> Result<(Value, Vec<String>), Status> {
+    use serde_saphyr::options::{DuplicateKeyPolicy, Options};
+    let read = |duplicate_keys| {
+        let mut options = Options::default();
+        options.legacy_octal_numbers = true;
+        options.duplicate_keys = duplicate_keys;
+        serde_saphyr::from_str_with_options::<Value>(text, options)
+    };
+    let describe = |error: &serde_saphyr::Error| {
+        let error = error.without_snippet();
+        let message = error.to_string();
+        let message = message.lines().next().unwrap_or_default();
+        match error.location().filter(|_| !message.contains("line ")) {
+            Some(at) => format!("line {}, column {}: {message}", at.line(), at.column()),
+            None => message.to_owned(),
+        }
+    };
+    let value = read(DuplicateKeyPolicy::LastWins).map_err(|error| {
+        Status::bad_request(format!("error converting YAML to JSON: yaml: {}", describe(&error)))
+    })?;
+    let twice = match strict.then(|| read(DuplicateKeyPolicy::Error)) {
+        Some(Err(error)) => vec![describe(&error)],
+        _ => Vec::new(),
+    };
+    Ok((value, twice))
+}
+
+/// Reads the object of a create or update: checked against the schema, in typed form, with defaults. Warns of or
+/// refuses what the kind does not have, as the client wishes.
+pub fn object(
+    context: &Context<'_>,
+    row: &Resource,
+    body: &Bytes,
+    validation: FieldValidation,
+) -> Result<Box<dyn Object>, Status> {
+    let media = negotiate::object_media(context.headers)?;
+    let (json, twice) = as_json(media, body, validation != FieldValidation::Ignore)?;
+    of_json(context, row, &json, twice, validation)
+}
+
+/// The same for a value, such as the result of a patch; `twice` are complaints about what it was made of.
+pub fn of_value(
+    context: &Context<'_>,
+    row: &Resource,
+    value: &Value,
+    twice: Vec<String>,
+    validation: FieldValidation,
+) -> Result<Box<dyn Object>, Status> {
+    of_json(context, row, value.to_string().as_bytes(), twice, validation)
+}
+
+fn of_json(
+    context: &Context<'_>,
+    row: &Resource,
+    json: &[u8],
+    twice: Vec<String>,
+    validation: FieldValidation,
+) -> Result<Box<dyn Object>, Status> {
+    let table = api::resource::Table::builtin();
+    let decoded = decode::body(&table, &row.gvk(), &row.schema, json, validation)?;
+    match validation {
+        FieldValidation::Strict if !twice.is_empty() => {
+            return Err(unusable(row, &decode::strict_error(&twice)));
+        }
+        FieldValidation::Warn => {
+            twice.iter().chain(&decoded.warnings).for_each(|text| context.warnings.add(text))
+        }
+        FieldValidation::Strict | FieldValidation::Ignore => {}
+    }
+    let mut object = row.rules.decode(decoded.value)?;
+    row.rules.set_defaults(&mut *object);
+    Ok(object)
+}
+
+/// `Pod in version "v1" cannot be handled as a Pod: …`
+fn unusable(row: &Resource, why: &str) -> Status {
+    let (kind, version) = (&row.kind, &row.version);
+    Status::bad_request(format!(
+        "{kind} in version {} cannot be handled as a {kind}: {why}",
+        api::field::quote(version)
+    ))
+}

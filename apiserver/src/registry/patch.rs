@@ -1,0 +1,131 @@
+//! Patch: JSON, merge and strategic merge, retried while other writers are faster.
+
+use std::sync::Arc;
+
+use api::object::Object;
+use api::resource::Resource;
+use api::status::{Reason, Status};
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde_json::Value;
+
+use crate::body::Body;
+use crate::context::Context;
+use crate::negotiate;
+use crate::registry::options::WriteOptions;
+use crate::registry::update::{self, Part};
+use crate::registry::{Current, decode};
+use crate::respond;
+use crate::server::Server;
+
+/// The kinds of patches, in the order in which upstream lists them.
+const TYPES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
+
+/// A patch, parsed.
+pub(crate) enum Request {
+    Json(Value),
+    Merge(Value),
+    Strategic(Value),
+}
+
+/// PATCH of an object.
+pub async fn patch(
+    server: &Arc<Server>,
+    context: &Context<'_>,
+    row: &Arc<Resource>,
+    part: Part<'_>,
+    body: Bytes,
+) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::read(&context.info.query, "PatchOptions")?;
+    let request = Request::read(context, &body)?;
+    let name = context.info.name.as_str();
+    let mut change = |current: Option<&Current>| {
+        let current = current.ok_or_else(|| Status::not_found(row.group_resource(), name))?;
+        let patched = request.apply(row, current.object.to_value())?;
+        let object = decode::of_value(context, row, &patched, Vec::new(), options.validation)
+            .map_err(|status| unfit(row, name, &request, status))?;
+        same_place(context, &*object)?;
+        Ok(object)
+    };
+    let updated = update::store(server, context, row, part, name, &options, &mut change).await?;
+    respond::object(StatusCode::OK, context.accept, server.registry.bytes(row, &updated.entry)?)
+}
+
+fn same_place(context: &Context<'_>, object: &dyn Object) -> Result<(), Status> {
+    let info = context.info;
+    let given = object.metadata().name.as_deref().unwrap_or_default();
+    if given != info.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({})",
+            info.name
+        )));
+    }
+    Ok(())
+}
+
+/// A patched object that does not fit its type is not a bad request but an invalid patch.
+fn unfit(row: &Resource, name: &str, request: &Request, status: Status) -> Status {
+    if status.code != 400 || !matches!(request, Request::Json(_) | Request::Merge(_)) {
+        return status;
+    }
+    let prefix = format!("cannot be handled as a {}: ", row.kind);
+    let Some((_, why)) = status.message.split_once(&prefix) else { return status };
+    if why.starts_with("strict decoding error") {
+        return status;
+    }
+    let path = api::field::Path::new("patch");
+    let error = api::field::FieldError::invalid(&path, request.value().to_string(), why);
+    Status::invalid(&row.group, &row.kind, name, &[error])
+}
+
+impl Request {
+    /// Reads a patch by its content type.
+    pub(crate) fn read(context: &Context<'_>, body: &[u8]) -> Result<Self, Status> {
+        let media = negotiate::content_type(context.headers);
+        let make = match media {
+            "application/json-patch+json" => Self::Json,
+            "application/merge-patch+json" => Self::Merge,
+            "application/strategic-merge-patch+json" => Self::Strategic,
+            _ => return Err(Status::unsupported_media_type(TYPES)),
+        };
+        let value = api::schema::decode::parse(body)
+            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        let fits = if media == TYPES[0] { value.is_array() } else { value.is_object() };
+        if !fits {
+            let what = if media == TYPES[0] { "an array of operations" } else { "an object" };
+            return Err(Status::bad_request(format!("error decoding patch: the patch must be {what}")));
+        }
+        Ok(make(value))
+    }
+
+    fn value(&self) -> &Value {
+        let (Self::Json(value) | Self::Merge(value) | Self::Strategic(value)) = self;
+        value
+    }
+
+    /// The object after the patch.
+    pub(crate) fn apply(&self, row: &Resource, mut object: Value) -> Result<Value, Status> {
+        match self {
+            Self::Json(operations) => {
+                let operations: json_patch::Patch = serde_json::from_value(operations.clone())
+                    .map_err(|error| Status::bad_request(error.to_string()))?;
+                json_patch::patch(&mut object, &operations).map_err(|error| error.to_string()).map_err(
+                    |why| {
+                        let mut status = Status::failure(422, Reason::Invalid, why);
+                        status.details = Some(Box::default());
+                        status
+                    },
+                )?;
+            }
+            Self::Merge(changes) | Self::Strategic(changes) => {
+                let _ = row;
+                json_patch::merge(&mut object, changes);
+            }
+        }
+        Ok(object)
+    }
+}

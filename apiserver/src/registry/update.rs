@@ -1,0 +1,302 @@
+//! Update: the whole object, or one part of it, under optimistic locking.
+
+use std::sync::Arc;
+
+use api::field::{FieldError, Path};
+use api::object::Object;
+use api::resource::Resource;
+use api::status::Status;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+
+use crate::admission::{AdmissionContext, Operation};
+use crate::body::Body;
+use crate::cache::Entry;
+use crate::context::Context;
+use crate::registry::options::WriteOptions;
+use crate::registry::write::{Action, Written};
+use crate::registry::{Current, create, decode, delete, reservations};
+use crate::respond;
+use crate::server::Server;
+
+/// Which part of an object an update is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    Whole,
+    Status,
+    /// A subresource that changes the object under rules of its own.
+    Change(&'a str),
+}
+
+/// What to make of the object as it is now.
+pub(crate) trait Change: Send {
+    /// The wanted object. Called again on the newer state if another writer was faster.
+    fn apply(&mut self, current: Option<&Current>) -> Result<Box<dyn Object>, Status>;
+}
+
+impl<F> Change for F
+where
+    F: FnMut(Option<&Current>) -> Result<Box<dyn Object>, Status> + Send,
+{
+    fn apply(&mut self, current: Option<&Current>) -> Result<Box<dyn Object>, Status> {
+        self(current)
+    }
+}
+
+/// What came of an update.
+pub(crate) struct Updated {
+    pub entry: Arc<Entry>,
+    pub object: Box<dyn Object>,
+    pub created: bool,
+}
+
+/// After so many rounds against other writers, the client is told of the conflict.
+const ROUNDS: usize = 32;
+
+/// PUT of an object.
+pub async fn update(
+    server: &Arc<Server>,
+    context: &Context<'_>,
+    row: &Arc<Resource>,
+    part: Part<'_>,
+    body: Bytes,
+) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::read(&context.info.query, "UpdateOptions")?;
+    let mut object = decode::object(context, row, &body, options.validation)?;
+    create::place(row, &mut *object, &context.info.namespace)?;
+    let name = object.metadata().name.clone().unwrap_or_default();
+    if !name.is_empty() && name != context.info.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            context.info.name
+        )));
+    }
+    let mut change = |_: Option<&Current>| Ok(object.clone_box());
+    let updated = store(server, context, row, part, &context.info.name, &options, &mut change).await?;
+    let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
+    respond::object(code, context.accept, server.registry.bytes(row, &updated.entry)?)
+}
+
+/// Changes the object `name` until no other writer comes in between.
+pub(crate) async fn store(
+    server: &Server,
+    context: &Context<'_>,
+    row: &Resource,
+    part: Part<'_>,
+    name: &str,
+    options: &WriteOptions,
+    change: &mut dyn Change,
+) -> Result<Updated, Status> {
+    let registry = &server.registry;
+    let namespace = if row.namespaced() { context.info.namespace.as_str() } else { "" };
+    let mut current = registry.cached(row, namespace, name)?;
+    for _ in 0..ROUNDS {
+        let certain = current.as_ref().is_some_and(|current| current.certain);
+        match attempt(server, context, row, part, namespace, name, options, change, current.as_ref()).await {
+            Ok(Attempt::Done(updated)) => return Ok(updated),
+            // Somebody was faster. If the client said which state it means, the next round finds the conflict.
+            Ok(Attempt::Again(newer)) => {
+                current = match newer {
+                    Some(kv) => {
+                        Some(registry.current_of(row, namespace, name, &kv.value, kv.mod_revision)?)
+                    }
+                    None => registry.certain(row, namespace, name).await?,
+                };
+            }
+            // Judged by a state that may be old: it is only true if the store says the same.
+            Err(status) if !certain => {
+                let revision = current.as_ref().map(|current| current.entry.revision());
+                let newer = registry.certain(row, namespace, name).await?;
+                let same = newer.as_ref().map(|newer| newer.entry.revision()) == revision;
+                // What admission decided by may be old even if the object itself is not.
+                if same && status.code != 403 {
+                    return Err(status);
+                }
+                registry.caches.fresh().await.map_err(crate::registry::fresh_failure)?;
+                let absent = newer.is_none();
+                current = newer;
+                if absent {
+                    let last =
+                        attempt(server, context, row, part, namespace, name, options, change, None).await?;
+                    if let Attempt::Done(updated) = last {
+                        return Ok(updated);
+                    }
+                }
+            }
+            Err(status) => return Err(status),
+        }
+    }
+    Err(Status::modified(row.group_resource(), name))
+}
+
+enum Attempt {
+    Done(Updated),
+    /// The object is not what it was; this is what it is, if the store said so.
+    Again(Option<store::KeyValue>),
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn attempt(
+    server: &Server,
+    context: &Context<'_>,
+    row: &Resource,
+    part: Part<'_>,
+    namespace: &str,
+    name: &str,
+    options: &WriteOptions,
+    change: &mut dyn Change,
+    current: Option<&Current>,
+) -> Result<Attempt, Status> {
+    let registry = &server.registry;
+    let mut object = change.apply(current)?;
+    let Some(current) = current else {
+        return create_instead(server, context, row, part, name, object, options).await;
+    };
+    let old = &*current.object;
+    let of = row.group_resource();
+    if let Some(uid) = object.metadata().uid.clone().filter(|uid| !uid.is_empty()) {
+        let actual = old.metadata().uid.as_deref().unwrap_or_default();
+        if uid != actual {
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {actual}");
+            return Err(Status::conflict(of, name, why));
+        }
+    }
+    let revision = current.entry.revision();
+    match object.metadata().resource_version.as_deref().unwrap_or_default() {
+        "" if row.rules.unconditional_update() => {}
+        "" => {
+            let path = Path::new("metadata").child("resourceVersion");
+            let error = FieldError::invalid(&path, "", "must be specified for an update");
+            return Err(Status::invalid(&row.group, &row.kind, name, &[error]));
+        }
+        version if version.parse() == Ok(revision) => {}
+        version if version.parse::<u64>().is_err() => {
+            let path = Path::new("metadata").child("resourceVersion");
+            let why = format!("strconv.ParseUint: parsing {}: invalid syntax", api::field::quote(version));
+            return Err(Status::invalid(
+                &row.group,
+                &row.kind,
+                name,
+                &[FieldError::invalid(&path, version, why)],
+            ));
+        }
+        _ => return Err(Status::modified(of, name)),
+    }
+    create::place(row, &mut *object, namespace)?;
+    keep_system_fields(&mut *object, old);
+    let admission = AdmissionContext {
+        user: context.user,
+        operation: Operation::Update,
+        resource: row,
+        subresource: &context.info.subresource,
+        namespace,
+        name: name.to_owned(),
+        dry_run: options.dry_run,
+        warnings: context.warnings,
+    };
+    server.admission.admit(&admission, &mut *object, Some(old))?;
+    keep_system_fields(&mut *object, old);
+    let errors = match part {
+        Part::Whole => {
+            reservations::prepare(&mut *object, Some(old));
+            row.rules.prepare_update(&mut *object, old);
+            row.rules.validate_update(&*object, old)
+        }
+        Part::Status => {
+            row.rules.prepare_status(&mut *object, old);
+            row.rules.validate_status(&*object, old)
+        }
+        Part::Change(subresource) => {
+            row.rules.prepare_subresource(subresource, &mut *object, old);
+            row.rules.validate_subresource(subresource, &*object, old)
+        }
+    };
+    if !errors.is_empty() {
+        return Err(Status::invalid(&row.group, &row.kind, name, &errors));
+    }
+    server.admission.validate(&admission, Some(&*object), Some(old))?;
+    row.rules.warnings(&*object, Some(old)).into_iter().for_each(|warning| context.warnings.add(warning));
+
+    let key = registry.key(row, namespace, name)?;
+    let gone = delete::is_finished(row, &*object, old);
+    let mut reserve = if gone {
+        reservations::end(server, row, old)
+    } else {
+        reservations::begin(server, row, Some(old), Some(&mut *object))?
+    };
+    loop {
+        let value = registry.stored_form(row, &mut *object)?;
+        let unchanged = || -> Result<bool, Status> {
+            let mut old = old.clone_box();
+            Ok(registry.stored_form(row, &mut *old)? == value)
+        };
+        if !gone && unchanged()? {
+            // Nothing to write. What the cache showed may be old, and then the answer would be.
+            if !current.certain
+                && registry.cached(row, namespace, name)?.is_none_or(|now| now.entry.revision() != revision)
+            {
+                return Ok(Attempt::Again(None));
+            }
+            return Ok(Attempt::Done(Updated { entry: current.entry.clone(), object, created: false }));
+        }
+        if options.dry_run {
+            let entry = registry.written(row, &key, &value, revision)?;
+            return Ok(Attempt::Done(Updated { entry, object, created: false }));
+        }
+        let action = if gone { Action::Delete } else { Action::Put(value.clone()) };
+        match registry.commit(row, &key, revision, action, &*object, reserve.reservation()).await? {
+            Written::Conflict(newer) => return Ok(Attempt::Again(newer)),
+            Written::Taken(index) => reserve.taken(server, index, Some(&mut *object)).await?,
+            Written::Done(at) => {
+                let entry = registry.written(row, &key, &value, at)?;
+                return Ok(Attempt::Done(Updated { entry, object, created: false }));
+            }
+        }
+    }
+}
+
+/// An update of an object that is not there.
+async fn create_instead(
+    server: &Server,
+    context: &Context<'_>,
+    row: &Resource,
+    part: Part<'_>,
+    name: &str,
+    mut object: Box<dyn Object>,
+    options: &WriteOptions,
+) -> Result<Attempt, Status> {
+    let not_found = || Status::not_found(row.group_resource(), name);
+    let meant_to_exist =
+        object.metadata().resource_version.as_deref().is_some_and(|version| !version.is_empty())
+            || object.metadata().uid.as_deref().is_some_and(|uid| !uid.is_empty());
+    if part != Part::Whole || !row.rules.create_on_update() || meant_to_exist {
+        return Err(not_found());
+    }
+    // The cache may just not know it yet.
+    let namespace = if row.namespaced() { context.info.namespace.as_str() } else { "" };
+    if server.registry.certain(row, namespace, name).await?.is_some() {
+        return Ok(Attempt::Again(None));
+    }
+    let metadata = object.metadata_mut();
+    metadata.name.get_or_insert_with(|| name.to_owned());
+    let (entry, object) = create::store(server, context, row, object, options).await?;
+    Ok(Attempt::Done(Updated { entry, object, created: true }))
+}
+
+/// Restores what an update can't change.
+fn keep_system_fields(object: &mut dyn Object, old: &dyn Object) {
+    let old = old.metadata();
+    let metadata = object.metadata_mut();
+    metadata.generation = old.generation;
+    metadata.self_link = None;
+    if metadata.uid.as_deref().unwrap_or_default().is_empty() {
+        metadata.uid.clone_from(&old.uid);
+    }
+    metadata.creation_timestamp.clone_from(&old.creation_timestamp);
+    // An update can neither start a deletion nor take it back.
+    metadata.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    if metadata.deletion_grace_period_seconds.is_none() || old.deletion_timestamp.is_none() {
+        metadata.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    }
+}
