@@ -10,6 +10,7 @@
 //! - [`schema`]: the type of every field, and decoding against it.
 //! - [`resource`]: the row that describes a kind, and the table of all rows. Routes, discovery, OpenAPI, Table output
 //!   and the names that the command line knows are derived from it.
+//! - [`patch`]: JSON Patch, merge patch and strategic merge patch, applied and made.
 //! - [`selector`]: which objects are meant, by label and by field.
 //! - [`table`], [`discovery`]: documents derived from the rows.
 //! - [`kinds`]: the built-in rows, and one file with the rules of each kind.
@@ -20,6 +21,7 @@ pub mod kinds;
 pub mod meta;
 pub mod name;
 pub mod object;
+pub mod patch;
 pub mod quantity;
 pub mod resource;
 pub mod schema;
