@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     field::{Errors, Path},
-    meta,
+    kinds, meta,
     name::{self, NameRule},
     resource::{Column, NAME_AND_CREATION},
     status::Status,
@@ -331,7 +331,10 @@ impl<T: Kind> Rules for Typed<T> {
         let Some(object) = object.downcast_ref::<T>() else { return mistaken::<T>() };
         let mut errors = match T::NAME {
             Some(rule) => {
-                meta::validate(Object::metadata(object), self.namespaced, rule, &Path::new("metadata"))
+                let mut errors =
+                    meta::validate(Object::metadata(object), self.namespaced, rule, &Path::new("metadata"));
+                kube_finalizers(Object::metadata(object), &mut errors);
+                errors
             }
             None => Errors::new(),
         };
@@ -423,5 +426,15 @@ impl<T: Kind> Rules for Typed<T> {
 }
 
 fn metadata_update<T: Object>(object: &T, old: &T) -> Errors {
-    meta::validate_update(object.metadata(), old.metadata(), &Path::new("metadata"))
+    let mut errors = meta::validate_update(object.metadata(), old.metadata(), &Path::new("metadata"));
+    kube_finalizers(object.metadata(), &mut errors);
+    errors
+}
+
+/// Built-in kinds ask that a finalizer without a domain is one of Kubernetes itself.
+fn kube_finalizers(meta: &ObjectMeta, errors: &mut Errors) {
+    let path = Path::new("metadata").child("finalizers");
+    for (i, finalizer) in meta.finalizers.iter().flatten().enumerate() {
+        kinds::kube_finalizer(errors, &path.index(i), finalizer);
+    }
 }

@@ -85,6 +85,14 @@ pub(crate) fn dns_subdomain(errors: &mut Errors, path: &Path, value: &str) {
     problems(errors, path, value, name::dns1123_subdomain(value));
 }
 
+/// The name of a finalizer without a domain is one that Kubernetes itself knows.
+pub(crate) fn kube_finalizer(errors: &mut Errors, path: &Path, value: &str) {
+    if !value.contains('/') && !matches!(value, "kubernetes" | "orphan" | "foregroundDeletion") {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(FieldError::invalid(path, value, detail));
+    }
+}
+
 /// The number of a port.
 pub(crate) fn port_number(errors: &mut Errors, path: &Path, value: i32) {
     for problem in name::port_number(value.into()) {

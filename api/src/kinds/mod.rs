@@ -39,6 +39,8 @@ mod subject_access_review;
 mod token_request;
 mod token_review;
 
+pub(crate) use check::kube_finalizer;
+
 use std::sync::Arc;
 
 use k8s_openapi::{
