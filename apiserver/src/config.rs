@@ -18,6 +18,8 @@ pub struct Config {
     pub pki: Arc<Pki>,
     /// Where cluster IPs come from, as `ADDRESS/PREFIX`; IPv4.
     pub service_cidr: String,
+    /// Where pod addresses come from; told to nodes that join.
+    pub cluster_cidr: String,
     /// First and last port of NodePort services.
     pub node_ports: (u16, u16),
     pub cluster_domain: String,
@@ -45,6 +47,7 @@ impl Config {
             tasks,
             pki,
             service_cidr: "10.96.0.0/16".to_owned(),
+            cluster_cidr: "10.244.0.0/16".to_owned(),
             node_ports: (30000, 32767),
             cluster_domain: "cluster.local".to_owned(),
             advertise_address,

@@ -21,6 +21,7 @@ pub mod connection;
 pub mod context;
 pub mod discovery;
 pub mod health;
+pub mod join;
 pub mod metrics;
 pub mod negotiate;
 pub mod pipeline;

@@ -72,6 +72,7 @@ macro_rules! route {
 /// Every path that is not a resource.
 pub static ROUTES: &[Route] = &[
     route!("/", false, Authorized, crate::discovery::index),
+    route!("/.well-known/openid-configuration", false, Authorized, crate::auth::issuer::configuration),
     route!("/api", true, Authorized, crate::discovery::api),
     route!("/apis", true, Authorized, crate::discovery::apis),
     route!("/healthz", true, Authorized, crate::health::answer),
@@ -79,6 +80,9 @@ pub static ROUTES: &[Route] = &[
     route!("/metrics", false, Authorized, crate::metrics::answer),
     route!("/openapi/v2", false, Authorized, crate::discovery::openapi_v2),
     route!("/openapi/v3", true, Authorized, crate::discovery::openapi_v3),
+    route!("/openid/v1/jwks", false, Authorized, crate::auth::issuer::keys),
     route!("/readyz", true, Authorized, crate::health::answer),
+    route!("/skiff/ca", false, Open, crate::join::authority),
+    route!("/skiff/join", false, Open, crate::join::join),
     route!("/version", false, Authorized, crate::discovery::version),
 ];

@@ -73,9 +73,10 @@ impl ApiServer {
         let registry = Arc::new(Registry::new(store, &config)?);
         tasks.spawn("watch cache", registry.caches.clone().run());
         let agents = crate::agents::Agents::new(&config)?;
+        let auth = Auth::new(&config, registry.clone());
         let server = Arc::new(Server {
-            auth: Auth::new(&config, registry.clone()),
-            admission: Admission::new(&config, registry.clone()),
+            admission: Admission::new(&auth, config.random.clone()),
+            auth,
             metrics: Metrics::default(),
             registry,
             agents,
@@ -89,6 +90,11 @@ impl ApiServer {
         bootstrap::run(&this).await?;
         this.0.ready.store(true, Ordering::Release);
         Ok(this)
+    }
+
+    /// A handle of a server that runs.
+    pub(crate) fn from_server(server: Arc<Server>) -> Self {
+        Self(server)
     }
 
     /// The server's parts.

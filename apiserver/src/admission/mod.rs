@@ -1,16 +1,29 @@
-//! What every write passes between authorization and the store.
+//! Admission: rules about a write that need more than the object itself: who writes, and what else there is.
+//!
+//! Plugins run in the order of [`ORDER`], which is upstream's. `admit` may change the object and runs before
+//! validation; `validate` sees the final object (none on delete) and may only refuse.
+
+mod escalation;
+mod namespace_lifecycle;
+pub(crate) mod node_restriction;
+mod pod_defaults;
+mod priority;
+mod runtime_class;
+mod service_account;
 
 use std::sync::Arc;
 
 use api::object::Object;
 use api::resource::Resource;
 use api::status::Status;
+use base::Random;
 
+use crate::UserInfo;
+use crate::auth::Auth;
+use crate::auth::source::Objects;
 use crate::context::Warnings;
-use crate::registry::Registry;
-use crate::{Config, UserInfo};
 
-/// What is being done.
+/// What is done to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Create,
@@ -19,48 +32,130 @@ pub enum Operation {
     Connect,
 }
 
-/// What admission knows of a request.
+/// The write that is to be admitted.
 #[derive(Debug)]
 pub struct AdmissionContext<'a> {
     pub user: &'a Arc<UserInfo>,
     pub operation: Operation,
     pub resource: &'a Resource,
-    /// Empty for the resource itself.
     pub subresource: &'a str,
-    /// Empty for cluster-scoped objects.
     pub namespace: &'a str,
     pub name: String,
     pub dry_run: bool,
     pub warnings: &'a Warnings,
 }
 
-/// The admission plugins of one API server.
-#[derive(Debug)]
-pub struct Admission {}
+impl AdmissionContext<'_> {
+    /// True for the object itself (not a subresource) of this resource.
+    fn is(&self, group: &str, plural: &str) -> bool {
+        self.is_part(group, plural, "")
+    }
+
+    fn is_part(&self, group: &str, plural: &str, subresource: &str) -> bool {
+        self.resource.group == group && self.resource.plural == plural && self.subresource == subresource
+    }
+
+    /// 403: `pods "x" is forbidden: why`
+    fn forbidden(&self, why: impl std::fmt::Display) -> Status {
+        Status::forbidden(self.resource.group_resource(), &self.name, why)
+    }
+}
+
+type Admit =
+    fn(&Admission, &AdmissionContext<'_>, &mut dyn Object, Option<&dyn Object>) -> Result<(), Status>;
+type Validate =
+    fn(&Admission, &AdmissionContext<'_>, Option<&dyn Object>, Option<&dyn Object>) -> Result<(), Status>;
+
+struct Plugin {
+    name: &'static str,
+    admit: Option<Admit>,
+    validate: Option<Validate>,
+}
+
+const fn admit(name: &'static str, admit: Admit) -> Plugin {
+    Plugin { name, admit: Some(admit), validate: None }
+}
+
+const fn validate(name: &'static str, validate: Validate) -> Plugin {
+    Plugin { name, admit: None, validate: Some(validate) }
+}
+
+const fn both(name: &'static str, admit: Admit, validate: Validate) -> Plugin {
+    Plugin { name, admit: Some(admit), validate: Some(validate) }
+}
+
+/// Every plugin, in upstream's order. Those of upstream's defaults that are not here yet belong where they are named.
+static ORDER: &[Plugin] = &[
+    both("NamespaceLifecycle", namespace_lifecycle::admit, namespace_lifecycle::validate),
+    // LimitRanger
+    both("ServiceAccount", service_account::admit, service_account::validate),
+    both("NodeRestriction", node_restriction::admit, node_restriction::validate),
+    admit("TaintNodesByCondition", pod_defaults::taint_new_node),
+    // PodSecurity
+    both("Priority", priority::admit, priority::validate),
+    admit("DefaultTolerationSeconds", pod_defaults::tolerate),
+    both("RuntimeClass", runtime_class::admit, runtime_class::validate),
+    // MutatingAdmissionPolicy, MutatingAdmissionWebhook, ValidatingAdmissionPolicy, ValidatingAdmissionWebhook
+    validate("RoleEscalation", escalation::validate),
+    // ResourceQuota
+];
+
+/// Admission of one API server.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    auth: Auth,
+    objects: Objects,
+    random: Random,
+}
 
 impl Admission {
-    /// Reads what it decides by from the registry's caches.
-    pub fn new(_config: &Config, _registry: Arc<Registry>) -> Self {
-        Self {}
+    /// Decides by what authorization decides by.
+    pub fn new(auth: &Auth, random: Random) -> Self {
+        Self { auth: auth.clone(), objects: auth.objects().clone(), random }
     }
 
-    /// Changes the object, or refuses it.
+    /// Completes the object, or refuses it.
     pub fn admit(
         &self,
-        _context: &AdmissionContext<'_>,
-        _object: &mut dyn Object,
-        _old: Option<&dyn Object>,
+        context: &AdmissionContext<'_>,
+        object: &mut dyn Object,
+        old: Option<&dyn Object>,
     ) -> Result<(), Status> {
-        Ok(())
+        self.run(context, ORDER.iter().filter_map(|plugin| Some((plugin.name, plugin.admit?))), |admit| {
+            admit(self, context, object, old)
+        })
     }
 
-    /// Refuses what must not be. On delete and connect there is no new object.
+    /// Refuses what must not be, by the final object.
     pub fn validate(
         &self,
-        _context: &AdmissionContext<'_>,
-        _object: Option<&dyn Object>,
-        _old: Option<&dyn Object>,
+        context: &AdmissionContext<'_>,
+        object: Option<&dyn Object>,
+        old: Option<&dyn Object>,
     ) -> Result<(), Status> {
+        self.run(
+            context,
+            ORDER.iter().filter_map(|plugin| Some((plugin.name, plugin.validate?))),
+            |validate| validate(self, context, object, old),
+        )
+    }
+
+    fn run<P>(
+        &self,
+        context: &AdmissionContext<'_>,
+        plugins: impl Iterator<Item = (&'static str, P)>,
+        mut ask: impl FnMut(P) -> Result<(), Status>,
+    ) -> Result<(), Status> {
+        for (plugin, function) in plugins {
+            ask(function).inspect_err(|status| {
+                let (resource, namespace, name) =
+                    (&context.resource.plural, context.namespace, &context.name);
+                tracing::debug!(plugin, %resource, namespace, %name, reason = %status.message, "refused");
+            })?;
+        }
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,7 +71,7 @@ pub async fn answer(
             let options = WriteOptions::read(&context.info.query, "CreateOptions")?;
             let object = spoken(context, &body, &options)?;
             let (namespace, name) = (&context.info.namespace, &context.info.name);
-            let object = server.auth.tokens().issue(namespace, name, object)?;
+            let object = server.auth.tokens().issue(context.user, namespace, name, object)?;
             answer_object(StatusCode::CREATED, context.accept, &object)
         }
         _ => Err(Status::method_not_allowed()),

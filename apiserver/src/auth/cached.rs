@@ -1,0 +1,81 @@
+//! The watch cache as the source of decisions.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::source::{Item, Kind, Source};
+use crate::cache::{Cache, Entry, Field, FieldTerm, Selector};
+use crate::registry::Registry;
+
+const KINDS: [Kind; 12] = [
+    Kind::ClusterRole,
+    Kind::ClusterRoleBinding,
+    Kind::Namespace,
+    Kind::Node,
+    Kind::PersistentVolume,
+    Kind::Pod,
+    Kind::PriorityClass,
+    Kind::Role,
+    Kind::RoleBinding,
+    Kind::RuntimeClass,
+    Kind::Secret,
+    Kind::ServiceAccount,
+];
+
+/// The caches of the kinds that decisions are made by. A kind that this server does not have has no objects.
+pub(super) struct Cached(HashMap<Kind, Arc<Cache>>);
+
+impl Cached {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let cache = |kind: Kind| {
+            let (group, plural) = kind.resource();
+            Some((kind, registry.cache_of(group, plural)?))
+        };
+        Self(KINDS.into_iter().filter_map(cache).collect())
+    }
+
+    fn select(&self, kind: Kind, selector: &Selector) -> Vec<Item> {
+        self.0
+            .get(&kind)
+            .map(|cache| cache.list(selector).iter().map(|entry| item(entry)).collect())
+            .unwrap_or_default()
+    }
+}
+
+fn item(entry: &Entry) -> Item {
+    Item {
+        namespace: entry.namespace().to_owned(),
+        name: entry.name().to_owned(),
+        revision: entry.revision(),
+        json: entry.bytes().clone(),
+    }
+}
+
+impl fmt::Debug for Cached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Source for Cached {
+    fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Item> {
+        self.0.get(&kind)?.get(namespace, name).map(|entry| item(&entry))
+    }
+
+    fn list(&self, kind: Kind) -> Vec<Item> {
+        self.select(kind, &Selector::default())
+    }
+
+    fn pods_on(&self, node: &str) -> Vec<Item> {
+        let Some(index) = self.0.get(&Kind::Pod).and_then(|cache| cache.field("spec.nodeName")) else {
+            return Vec::new();
+        };
+        let term = FieldTerm { field: Field::Row(index), equals: true, value: node.to_owned() };
+        self.select(Kind::Pod, &Selector { fields: vec![term], ..Selector::default() })
+    }
+
+    fn version(&self, kind: Kind) -> i64 {
+        self.0.get(&kind).map(|cache| cache.last_change()).unwrap_or_default()
+    }
+}
