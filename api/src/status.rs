@@ -135,7 +135,14 @@ impl fmt::Display for GroupResource<'_> {
 impl Status {
     /// Any failure; prefer the constructors named after a reason.
     pub fn failure(code: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { metadata: ListMeta::default(), status: failure(), message: message.into(), reason, details: None, code }
+        Self {
+            metadata: ListMeta::default(),
+            status: failure(),
+            message: message.into(),
+            reason,
+            details: None,
+            code,
+        }
     }
 
     fn about(mut self, of: GroupResource<'_>, name: &str) -> Self {

@@ -1,7 +1,70 @@
-//! The rules of node/v1 RuntimeClass.
+//! The rules of node.k8s.io/v1 RuntimeClass.
 
-use k8s_openapi::api::node::v1::RuntimeClass;
+use std::collections::BTreeSet;
 
-use crate::object::Kind;
+use jiff::Timestamp;
+use k8s_openapi::api::{core::v1::ResourceRequirements, node::v1::RuntimeClass};
+use serde_json::Value;
 
-impl Kind for RuntimeClass {}
+use super::{
+    amount::canonical_list,
+    cells::age,
+    check::{dns_label, immutable, list},
+    pod::{affinity::validate_tolerations, resources},
+};
+use crate::{
+    field::{Errors, Path},
+    meta,
+    object::{Kind, name_cell},
+    resource::Column,
+};
+
+impl Kind for RuntimeClass {
+    const UNCONDITIONAL_UPDATE: bool = false;
+    const COLUMNS: &'static [Column] = &[
+        Column::name(),
+        Column::text("Handler").about(
+            "handler specifies the underlying runtime and configuration that the CRI implementation will use to handle \
+             pods of this class. The possible values are specific to the node & CRI configuration.  It is assumed that \
+             all handlers are available on every node, and handlers of the same name are equivalent on every node. For \
+             example, a handler called \"runc\" might specify that the runc OCI runtime (using native Linux containers) \
+             will be used to run the containers in a pod. The Handler must be lowercase, conform to the DNS Label (RFC \
+             1123) requirements, and is immutable.",
+        ),
+        Column::age(),
+    ];
+
+    fn set_defaults(&mut self) {
+        if let Some(overhead) = &mut self.overhead {
+            canonical_list(&mut overhead.pod_fixed);
+        }
+    }
+
+    fn validate(&self) -> Errors {
+        let mut errors = Errors::new();
+        dns_label(&mut errors, &Path::new("handler"), &self.handler);
+        if let Some(overhead) = &self.overhead {
+            let limits = ResourceRequirements { limits: overhead.pod_fixed.clone(), ..Default::default() };
+            let owner = resources::Owner::Container;
+            resources::validate(&mut errors, &limits, owner, &BTreeSet::new(), &Path::new("overhead"));
+        }
+        if let Some(scheduling) = &self.scheduling {
+            let path = Path::new("scheduling");
+            if let Some(labels) = &scheduling.node_selector {
+                errors.extend(meta::validate_labels(labels, &path.child("nodeSelector")));
+            }
+            validate_tolerations(&mut errors, list(&scheduling.tolerations), &path.child("tolerations"));
+        }
+        errors
+    }
+
+    fn validate_update(&self, old: &Self) -> Errors {
+        let mut errors = Errors::new();
+        immutable(&mut errors, &Path::new("handler"), &self.handler, &old.handler);
+        errors
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        vec![name_cell(&self.metadata), self.handler.as_str().into(), age(&self.metadata, now)]
+    }
+}
