@@ -4,13 +4,21 @@
 //! # Layout
 //!
 //! - [`pod`]: PURE. What to do next for a pod, and what to tell the API about it.
-//! - [`runtime`]: the calls of a container runtime, behind a small trait.
+//! - [`runtime`]: the calls of a container runtime, behind a small trait;
+//! - [`volumes`]: what a pod's containers see of files: made, kept up to date and removed;
+//! - [`cgroups`]: the cgroups of pods, above those that the runtime makes for containers;
+//! - [`logs`]: reads, follows and rotates the logs that the runtime writes;
+//! - [`server`]: the kubelet's HTTPS API.
 //!
 //! Stopping the agent leaves the containers running; the next agent adopts them.
 
 mod agent;
+pub mod cgroups;
+pub mod logs;
 pub mod pod;
 pub mod runtime;
+pub mod server;
+pub mod volumes;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

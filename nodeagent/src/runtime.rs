@@ -65,6 +65,8 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     async fn exec(&self, request: cri::ExecRequest) -> Result<String, RuntimeError>;
     /// A one-time URL for an attach.
     async fn attach(&self, request: cri::AttachRequest) -> Result<String, RuntimeError>;
+    /// Opens the log file anew by its path, after the old one was renamed.
+    async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError>;
     async fn events(&self) -> Result<Events, RuntimeError>;
     async fn container_stats(&self) -> Result<Vec<cri::ContainerStats>, RuntimeError>;
     async fn list_images(&self) -> Result<Vec<cri::Image>, RuntimeError>;
@@ -284,6 +286,12 @@ impl Runtime for Cri {
 
     async fn attach(&self, request: cri::AttachRequest) -> Result<String, RuntimeError> {
         Ok(self.runtime.clone().attach(timed(request)).await.map_err(failed("Attach"))?.into_inner().url)
+    }
+
+    async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {
+        let request = timed(cri::ReopenContainerLogRequest { container_id: id.into() });
+        self.runtime.clone().reopen_container_log(request).await.map_err(failed("ReopenContainerLog"))?;
+        Ok(())
     }
 
     async fn events(&self) -> Result<Events, RuntimeError> {
