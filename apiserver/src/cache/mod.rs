@@ -491,8 +491,9 @@ impl Snapshot {
     ) -> impl Iterator<Item = &'a Arc<Entry>> {
         let (prefix, single) = match (&selector.namespace, &selector.name) {
             (Some(namespace), Some(name)) => (key(namespace, name), true),
-            (Some(namespace), None) => (format!("{namespace}/"), false),
-            (None, _) => (String::new(), false),
+            (Some(namespace), None) if !namespace.is_empty() => (format!("{namespace}/"), false),
+            // Everything, or all that is cluster-scoped, whose keys are bare names.
+            _ => (String::new(), false),
         };
         let from = match start {
             Some(start) if start > prefix.as_str() => start.to_owned(),
