@@ -63,7 +63,8 @@ pub enum What {
     CreateSubresource(&'static str, Value),
 }
 
-/// Events about a write's outcome. `{name}` in `done` stands for the name that the object got.
+/// Events about a write's outcome. `{name}` in `done` stands for the name that the object got;
+/// the failure's text is appended to `failed`. An outcome with an empty reason is not recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WriteEvents {
     pub about: Reference,

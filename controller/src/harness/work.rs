@@ -25,10 +25,20 @@ const CATCH_UP_LIMIT: Duration = Duration::from_secs(10);
 /// Why an object could not be dealt with.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", words(.source))]
     Api { what: String, source: kube::Error },
     #[error("{0}")]
     Other(String),
+}
+
+impl Error {
+    /// What went wrong, in the API server's own words if it was the API server that refused.
+    fn cause(&self) -> String {
+        match self {
+            Self::Api { source, .. } => words(source),
+            Self::Other(text) => text.clone(),
+        }
+    }
 }
 
 /// One controller.
@@ -39,6 +49,12 @@ pub trait Reconciler: Send + Sync + 'static {
     /// What is to be done about one object now. Reading is done from caches; a controller that must also ask
     /// the API does so here, but writes only by its plan.
     fn plan(&self, key: &Key) -> impl Future<Output = Result<Plan, Error>> + Send;
+
+    /// What to write when `write` failed, for example a condition that says so. Its stages are carried out,
+    /// whatever comes of them; then the object is planned again as after any failure.
+    fn failed(&self, _key: &Key, _write: &Write, _failure: &str) -> Plan {
+        Plan::nothing()
+    }
 }
 
 type Reached = Box<dyn Fn(u64) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
@@ -170,14 +186,21 @@ impl<R: Reconciler> Shared<R> {
             }
         }
         for stage in &plan.stages {
-            self.carry_out(stage).await?;
+            if let Err((write, failure)) = self.carry_out(stage).await {
+                for stage in self.reconciler.failed(key, &write, &failure.cause()).stages {
+                    if let Err((_, failure)) = self.carry_out(&stage).await {
+                        debug!(%key, error = %failure, "could not write that a write failed");
+                    }
+                }
+                return Err(failure);
+            }
         }
         Ok(plan.again)
     }
 
     /// Carries out the writes of a stage, a growing number at a time: when they all fail for the same reason
     /// (a quota, a webhook), few requests are wasted.
-    async fn carry_out(&self, stage: &[Write]) -> Result<(), Error> {
+    async fn carry_out(&self, stage: &[Write]) -> Result<(), (Write, Error)> {
         let mut written: Vec<(&str, u64)> = Vec::new();
         let mut failure = None;
         let (mut from, mut batch) = (0, 1);
@@ -191,7 +214,7 @@ impl<R: Reconciler> Shared<R> {
             for (write, result) in stage[from..until].iter().zip(results) {
                 match result {
                     Ok(revision) => written.push((&write.resource, revision)),
-                    Err(error) => failure = failure.or(Some(error)),
+                    Err(error) => failure = failure.or_else(|| Some((write.clone(), error))),
                 }
             }
             (from, batch) = (until, batch * 2);
@@ -206,7 +229,9 @@ impl<R: Reconciler> Shared<R> {
         let request = write.request().map_err(|source| Error::Api { what: describe(), source })?;
         match self.client.request::<Value>(request).await {
             Ok(answer) => {
-                if let Some(events) = &write.announce {
+                if let Some(events) = &write.announce
+                    && !events.done.0.is_empty()
+                {
                     let name = answer.pointer("/metadata/name").and_then(Value::as_str);
                     let message = events.done.1.replace("{name}", name.unwrap_or(&write.key.name));
                     self.events.normal(&events.about, events.done.0, message);
@@ -217,13 +242,11 @@ impl<R: Reconciler> Shared<R> {
             Err(failure) if matches!(write.what, What::Delete { .. }) && is_gone(&failure) => Ok(0),
             Err(source) => {
                 if let Some(events) = &write.announce
+                    && !events.failed.0.is_empty()
                     && !error::is_namespace_terminating(&source)
                 {
-                    self.events.warning(
-                        &events.about,
-                        events.failed.0,
-                        format!("{}{source}", events.failed.1),
-                    );
+                    let message = format!("{}{}", events.failed.1, words(&source));
+                    self.events.warning(&events.about, events.failed.0, message);
                 }
                 Err(Error::Api { what: describe(), source })
             }
@@ -249,6 +272,13 @@ impl<R: Reconciler> Shared<R> {
 /// The object with this UID is not there any more, whether or not another has its name.
 fn is_gone(failure: &kube::Error) -> bool {
     error::is_not_found(failure) || error::is_conflict(failure)
+}
+
+fn words(failure: &kube::Error) -> String {
+    match failure {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 fn is_race(failure: &Error) -> bool {
