@@ -12,7 +12,11 @@ use client::Client;
 
 use crate::harness::{Caches, Context};
 
+mod claim;
 pub mod harness;
+mod pods;
+mod replicaset;
+mod scaled;
 
 /// What the controllers need to run.
 #[derive(Clone)]
@@ -36,7 +40,7 @@ struct Controller {
 }
 
 /// All controllers.
-const CONTROLLERS: &[Controller] = &[];
+const CONTROLLERS: &[Controller] = &[Controller { account: replicaset::ACCOUNT, start: replicaset::start }];
 
 /// Starts every controller. They end with `tasks`, of which the caller must keep a handle.
 pub fn start(tasks: &Tasks, config: Config) {
