@@ -14,6 +14,7 @@ pub use crate::error::Error;
 pub use crate::network::{HostPort, LoopbackOnly, NetworkError, PodNetwork, SandboxNetwork};
 
 mod error;
+pub mod image;
 mod network;
 pub mod role;
 
