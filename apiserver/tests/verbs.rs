@@ -26,12 +26,14 @@ async fn an_object_can_be_created_read_listed_and_watched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cluster_scoped_objects_are_listed() {
+async fn cluster_scoped_objects_are_listed_and_watched() {
     let api = api().await;
+    let mut watch = api.watch("/api/v1/nodes?watch=true").await;
     let body = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}});
     assert_eq!(api.post("/api/v1/nodes", &body).await.code, 201);
     for target in ["/api/v1/nodes", "/api/v1/nodes?limit=5", "/api/v1/nodes?fieldSelector=metadata.name%3Da"]
     {
         assert_eq!(api.get(target).await.names(), ["a"], "{target}");
     }
+    assert_eq!(watch.brief().await, "ADDED a");
 }

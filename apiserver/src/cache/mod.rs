@@ -446,9 +446,9 @@ impl Cache {
     fn concerned(&self, event: &Event) -> Vec<Bucket> {
         let key = event.key();
         let mut buckets = vec![Bucket::All, Bucket::Key(key.to_owned())];
-        if let Some((namespace, _)) = key.split_once('/') {
-            buckets.push(Bucket::Namespace(namespace.to_owned()));
-        }
+        // Cluster-scoped objects have the empty namespace.
+        let namespace = key.split_once('/').map_or("", |(namespace, _)| namespace);
+        buckets.push(Bucket::Namespace(namespace.to_owned()));
         let value =
             |entry: &Option<Arc<Entry>>, index| entry.as_ref().map(|entry| entry.field(index).to_owned());
         for index in (0..self.fields.names.len()).filter(|index| self.is_indexed(*index)) {
