@@ -14,9 +14,12 @@ use crate::harness::{Caches, Context};
 
 mod claim;
 pub mod harness;
+mod node_ipam;
 mod pods;
 mod replicaset;
+mod root_ca;
 mod scaled;
+mod service_account;
 
 /// What the controllers need to run.
 #[derive(Clone)]
@@ -40,7 +43,12 @@ struct Controller {
 }
 
 /// All controllers.
-const CONTROLLERS: &[Controller] = &[Controller { account: replicaset::ACCOUNT, start: replicaset::start }];
+const CONTROLLERS: &[Controller] = &[
+    Controller { account: replicaset::ACCOUNT, start: replicaset::start },
+    Controller { account: "node-controller", start: node_ipam::start },
+    Controller { account: "service-account-controller", start: service_account::start },
+    Controller { account: "root-ca-cert-publisher", start: root_ca::start },
+];
 
 /// Starts every controller. They end with `tasks`, of which the caller must keep a handle.
 pub fn start(tasks: &Tasks, config: Config) {

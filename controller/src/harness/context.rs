@@ -73,6 +73,14 @@ impl Caches {
         })
     }
 
+    /// A cache that is not shared, for a controller that looks only at some objects of a kind.
+    pub fn own<K>(&self, config: CacheConfig<K>) -> Cache<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        Cache::start(&self.tasks, self.client.clone(), self.clock.clone(), self.random.clone(), config)
+    }
+
     fn with<K>(&self, config: impl FnOnce() -> CacheConfig<K>) -> Cache<K>
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
