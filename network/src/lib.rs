@@ -10,7 +10,17 @@
 mod addr;
 mod config;
 mod error;
+mod ipam;
+mod links;
+mod names;
+mod netlink;
 mod node;
+mod peers;
+mod pod;
+mod routes;
+mod sysctl;
+#[cfg(test)]
+mod testing;
 
 pub use addr::{Cidr, CidrError};
 pub use config::{Attachment, Config, HostPort, Overlay, Protocol, Sandbox};

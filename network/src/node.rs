@@ -1,58 +1,365 @@
 //! One node's share of the cluster network.
 
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::{Semaphore, watch};
+use tracing::info;
+
+use crate::addr::Cidr;
 use crate::config::{Attachment, Config, Sandbox};
 use crate::error::Error;
+use crate::ipam::{Ipam, Lease, file};
+use crate::names::{self, Names};
+use crate::netlink::{Netns, Socket};
+use crate::pod::{self, Interface};
+use crate::{links, peers, sysctl};
+
+mod follow;
+
+/// How long an attach waits for the network to be ready.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(5);
+/// How many sandboxes are worked on at once. The kernel does one change at a time anyway; more would only
+/// keep threads waiting for it.
+const CONCURRENCY: usize = 4;
+/// What VXLAN adds to each packet.
+const OVERLAY_OVERHEAD: u32 = 50;
+const ETHERNET_MTU: u32 = 1500;
 
 /// Pod interfaces, routes to the other nodes, the service proxy and cluster DNS of one node.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NodeNetwork {
+    inner: Arc<Inner>,
     config: Config,
 }
+
+/// What attaching needs, also on threads that may block.
+struct Inner {
+    id: String,
+    state_dir: std::path::PathBuf,
+    names: Names,
+    netns: Netns,
+    /// Speaks in the node's namespace.
+    socket: Mutex<Socket>,
+    mtu: u32,
+    /// None until the node has a range.
+    ipam: Mutex<Option<Ipam>>,
+    /// Sandboxes that are being worked on.
+    busy: Busy,
+    slots: Semaphore,
+    /// The bridge's index once pods can be attached, else what is missing.
+    ready: watch::Sender<Result<u32, String>>,
+}
+
+/// Lets one caller at a time work on a sandbox.
+#[derive(Default)]
+struct Busy {
+    ids: Mutex<HashSet<String>>,
+    freed: Condvar,
+}
+
+struct Turn<'a>(&'a Busy, &'a str);
+
+// === impl NodeNetwork ===
 
 impl NodeNetwork {
     /// Adopts what an earlier start left and begins to follow the API. Returns at once: the network is ready
     /// when the node has a podCIDR, see [`NodeNetwork::ready`].
-    pub async fn start(config: Config) -> Result<Self, Error> {
-        Ok(Self { config })
+    pub async fn start(mut config: Config) -> Result<Self, Error> {
+        // Before the first await: the calling thread's namespace is the node's.
+        let netns = Netns::current().map_err(Error::kernel("open the network namespace"))?;
+        let mut socket = Socket::open().map_err(Error::kernel("open a routing socket"))?;
+        let mtu = match config.mtu {
+            Some(mtu) => mtu,
+            None => default_mtu(&mut socket, config.node_ip).map_err(Error::kernel("read the interfaces"))?,
+        };
+        std::fs::create_dir_all(&config.state_dir).map_err(Error::file(&config.state_dir))?;
+        let ipam = file::load(&config.state_dir)?;
+        let missing = format!("node {} has no podCIDR", config.node_name);
+        let inner = Inner {
+            id: config.id.clone(),
+            state_dir: config.state_dir.clone(),
+            names: Names::of(&config.id),
+            netns,
+            socket: Mutex::new(socket),
+            mtu,
+            ipam: Mutex::new(ipam),
+            busy: Busy::default(),
+            slots: Semaphore::new(CONCURRENCY),
+            ready: watch::Sender::new(Err(missing)),
+        };
+        // What follows the API ends with the last handle of the network.
+        config.tasks = config.tasks.child("network");
+        let network = Self { inner: Arc::new(inner), config };
+        follow::start(&network).await?;
+        Ok(network)
     }
 
     /// Gives a sandbox an interface and an address; waits a few seconds for the network to be ready.
     /// Asking again for the same sandbox gives the same answer.
     pub async fn attach(&self, sandbox: Sandbox) -> Result<Attachment, Error> {
-        Err(Error::NotReady(format!("sandbox {}: node {} has no podCIDR", sandbox.id, self.config.node_name)))
+        tokio::select! {
+            biased;
+            () = self.wait_ready() => {}
+            () = self.config.clock.wait(ATTACH_PATIENCE) => {
+                let missing = self.ready().err().unwrap_or_default();
+                return Err(Error::NotReady(format!("sandbox {}: {missing}", sandbox.id)));
+            }
+        }
+        self.blocking(move |inner| inner.attach(&sandbox)).await
     }
 
     /// Takes the interface and the address back. Does nothing for an unknown sandbox.
-    pub async fn detach(&self, _sandbox_id: &str) -> Result<(), Error> {
-        Ok(())
+    pub async fn detach(&self, sandbox_id: &str) -> Result<(), Error> {
+        let id = sandbox_id.to_owned();
+        self.blocking(move |inner| inner.detach(&id)).await
     }
 
     /// Frees what belongs to sandboxes that are not in `live`; returns their ids.
-    pub async fn retain(&self, _live: &[String]) -> Result<Vec<String>, Error> {
-        Ok(Vec::new())
+    pub async fn retain(&self, live: &[String]) -> Result<Vec<String>, Error> {
+        let live: BTreeSet<String> = live.iter().cloned().collect();
+        let known: Vec<String> = match self.inner.ipam().as_ref() {
+            Some(ipam) => ipam.leases().keys().filter(|id| !live.contains(*id)).cloned().collect(),
+            None => Vec::new(),
+        };
+        for id in &known {
+            self.detach(id).await?;
+        }
+        self.blocking(|inner| inner.remove_strays()).await?;
+        Ok(known)
     }
 
     /// The address of an attached sandbox.
-    pub fn address(&self, _sandbox_id: &str) -> Option<Ipv4Addr> {
-        None
+    pub fn address(&self, sandbox_id: &str) -> Option<Ipv4Addr> {
+        Some(self.inner.ipam().as_ref()?.get(sandbox_id)?.address)
     }
 
     /// Whether pods can be attached, or what is missing.
     pub fn ready(&self) -> Result<(), String> {
-        Err(format!("node {} has no podCIDR", self.config.node_name))
+        self.inner.ready.borrow().clone().map(|_| ())
     }
 
     /// Returns once [`NodeNetwork::ready`] holds.
     pub async fn wait_ready(&self) {
-        std::future::pending().await
+        // The sender lives in `inner`, which `self` holds, so waiting can't fail.
+        let _ = self.inner.ready.subscribe().wait_for(Result::is_ok).await;
     }
 
     /// Removes everything that a network of this id created in the current network namespace, and its state.
     /// For `skiff down`, when no agent of the id is running.
-    pub fn cleanup(_id: &str, _state_dir: &Path) -> Result<(), Error> {
-        Ok(())
+    pub fn cleanup(id: &str, state_dir: &Path) -> Result<(), Error> {
+        let names = Names::of(id);
+        let mut socket = Socket::open().map_err(Error::kernel("open a routing socket"))?;
+        let mut remove = || {
+            peers::apply::remove(&mut socket, &names)?;
+            for port in ports(&mut socket, &names.bridge)? {
+                links::delete(&mut socket, &port)?;
+            }
+            links::delete(&mut socket, &names.bridge)
+        };
+        remove().map_err(Error::kernel(format!("remove the pod network {}", names.bridge)))?;
+        file::remove(state_dir)
+    }
+
+    /// Runs what blocks where it may, a few at a time.
+    async fn blocking<T: Send + 'static>(&self, f: impl FnOnce(&Inner) -> T + Send + 'static) -> T {
+        // The semaphore is never closed.
+        let _slot = self.inner.slots.acquire().await.ok();
+        let inner = self.inner.clone();
+        self.config.tasks.blocking(move || f(&inner)).await
     }
 }
+
+impl fmt::Debug for NodeNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeNetwork")
+            .field("config", &self.config)
+            .field("names", &self.inner.names)
+            .field("ready", &*self.inner.ready.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn ipam(&self) -> MutexGuard<'_, Option<Ipam>> {
+        self.ipam.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn socket(&self) -> MutexGuard<'_, Socket> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn save(&self, ipam: &Ipam) -> Result<(), Error> {
+        file::save(&self.state_dir, ipam)
+    }
+
+    fn attach(&self, sandbox: &Sandbox) -> Result<Attachment, Error> {
+        let _turn = self.busy.turn(&sandbox.id);
+        let bridge = self.ready.borrow().clone().map_err(Error::NotReady)?;
+        let (lease, gateway, fresh) = self.lease(sandbox)?;
+        let interface = Interface {
+            sandbox: &sandbox.id,
+            netns: &sandbox.netns,
+            name: &sandbox.interface,
+            host_name: &lease.host_interface,
+            bridge,
+            mtu: self.mtu,
+            address: lease.address,
+            gateway,
+        };
+        if let Err(error) = pod::attach(&self.socket, &interface, fresh) {
+            if fresh {
+                self.release(&sandbox.id)?;
+            }
+            return Err(Error::kernel(format!("attach sandbox {}", sandbox.id))(error));
+        }
+        Ok(Attachment {
+            address: lease.address,
+            gateway,
+            mac: names::pod_mac(lease.address),
+            mtu: self.mtu,
+            host_interface: lease.host_interface,
+        })
+    }
+
+    /// What the sandbox has, or gets now; with the gateway, and whether it is new.
+    fn lease(&self, sandbox: &Sandbox) -> Result<(Lease, Ipv4Addr, bool), Error> {
+        let mut guard = self.ipam();
+        let ipam = guard.as_mut().ok_or_else(|| Error::NotReady("the node has no podCIDR".into()))?;
+        let gateway = ipam.gateway();
+        let known = ipam.get(&sandbox.id).map(|lease| lease.address);
+        let lease = Lease {
+            address: known.map_or_else(|| ipam.free(), Ok)?,
+            host_interface: names::host_interface(&self.id, &sandbox.id),
+            interface: sandbox.interface.clone(),
+            netns: sandbox.netns.clone(),
+            host_ports: sandbox.host_ports.clone(),
+        };
+        if ipam.get(&sandbox.id) != Some(&lease) {
+            // On disk before it is used: whoever starts after a crash knows of it.
+            ipam.put(&sandbox.id, lease.clone());
+            if let Err(error) = self.save(ipam) {
+                ipam.release(&sandbox.id);
+                return Err(error);
+            }
+        }
+        Ok((lease, gateway, known.is_none()))
+    }
+
+    fn detach(&self, sandbox: &str) -> Result<(), Error> {
+        let _turn = self.busy.turn(sandbox);
+        let lease = self.ipam().as_ref().and_then(|ipam| ipam.get(sandbox).cloned());
+        let Some(lease) = lease else { return Ok(()) };
+        pod::detach(&self.socket, &lease.host_interface)
+            .map_err(Error::kernel(format!("detach sandbox {sandbox}")))?;
+        self.release(sandbox)
+    }
+
+    fn release(&self, sandbox: &str) -> Result<(), Error> {
+        match self.ipam().as_mut() {
+            Some(ipam) => match ipam.release(sandbox) {
+                Some(_) => self.save(ipam),
+                None => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    /// Removes interfaces of sandboxes that nobody knows: their allocations were lost.
+    fn remove_strays(&self) -> Result<(), Error> {
+        let ports =
+            ports(&mut self.socket(), &self.names.bridge).map_err(Error::kernel("list bridge ports"))?;
+        // An interface is made after its lease is recorded, so this order misses none.
+        let known: HashSet<String> = match self.ipam().as_ref() {
+            Some(ipam) => ipam.leases().values().map(|lease| lease.host_interface.clone()).collect(),
+            None => HashSet::new(),
+        };
+        for port in ports.iter().filter(|port| names::is_host_interface(port) && !known.contains(*port)) {
+            info!(interface = %port, "removing the interface of an unknown sandbox");
+            pod::detach(&self.socket, port).map_err(Error::kernel(format!("remove {port}")))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the bridge for this range and returns its index; adopts what is there.
+    fn set_up(&self, cidr: Cidr) -> Result<u32, Error> {
+        let (gateway, keep_others) = {
+            let mut guard = self.ipam();
+            let ipam = guard.get_or_insert_with(|| Ipam::new(cidr));
+            if ipam.cidr() != cidr {
+                info!(from = %ipam.cidr(), to = %cidr, "the node has another podCIDR");
+                ipam.renumber(cidr);
+            }
+            self.save(ipam)?;
+            (ipam.gateway(), ipam.has_foreign())
+        };
+        let bridge = &self.names.bridge;
+        let make = || {
+            self.netns.run(sysctl::router)?;
+            let mut socket = self.socket();
+            let link = links::ensure_bridge(&mut socket, bridge, names::pod_mac(gateway), self.mtu)?;
+            self.netns.run(|| sysctl::bridge(bridge))?;
+            links::add_address(&mut socket, link.index, gateway, cidr.prefix())?;
+            for old in links::addresses(&mut socket)? {
+                if old.index == link.index && old.address != gateway && !keep_others {
+                    links::remove_address(&mut socket, old.index, old.address, old.prefix)?;
+                }
+            }
+            Ok(link.index)
+        };
+        make().map_err(Error::kernel(format!("set up bridge {bridge}")))
+    }
+}
+
+// === impl Busy ===
+
+impl Busy {
+    fn turn<'a>(&'a self, id: &'a str) -> Turn<'a> {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        while ids.contains(id) {
+            ids = self.freed.wait(ids).unwrap_or_else(PoisonError::into_inner);
+        }
+        ids.insert(id.to_owned());
+        Turn(self, id)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.ids.lock().unwrap_or_else(PoisonError::into_inner).remove(self.1);
+        self.0.freed.notify_all();
+    }
+}
+
+/// The interfaces that hang on a bridge.
+fn ports(socket: &mut Socket, bridge: &str) -> std::io::Result<Vec<String>> {
+    let Some(bridge) = links::by_name(socket, bridge)? else { return Ok(Vec::new()) };
+    let links = links::all(socket)?;
+    Ok(links.into_values().filter(|link| link.master == Some(bridge.index)).map(|link| link.name).collect())
+}
+
+/// What fits into the interface of the node's address, with room for the overlay.
+fn default_mtu(socket: &mut Socket, node_ip: Ipv4Addr) -> std::io::Result<u32> {
+    let addresses = links::addresses(socket)?;
+    let index = addresses.iter().find(|address| address.address == node_ip).map(|address| address.index);
+    let mtu = index.and_then(|index| links::all(socket).ok()?.remove(&index)).map(|link| link.mtu);
+    // The loopback interface has a size that no network has.
+    let mtu = mtu.filter(|mtu| (576..=9216).contains(mtu)).unwrap_or(ETHERNET_MTU);
+    Ok(mtu - OVERLAY_OVERHEAD)
+}
+
+/// The network and interface of the node's address.
+fn subnet(socket: &mut Socket, node_ip: Ipv4Addr) -> std::io::Result<Option<(Cidr, u32)>> {
+    let addresses = links::addresses(socket)?;
+    let own = addresses.into_iter().find(|address| address.address == node_ip && address.prefix < 32);
+    Ok(own.map(|address| (address.network(), address.index)))
+}
+
+#[cfg(test)]
+mod tests;
