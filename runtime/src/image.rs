@@ -19,15 +19,21 @@ use tracing::warn;
 
 pub use self::error::ImageError;
 use self::reference::Reference;
+pub use self::service::ImageService;
 use self::store::{Layer, Record, Store};
 
+mod archive;
 mod demo;
 mod document;
 mod error;
 mod files;
+mod ingest;
+mod pull;
 mod reference;
 mod rootfs;
+mod service;
 mod store;
+mod unpack;
 
 /// Each mount opens a descriptor per layer; so many may do so at a time.
 const MOUNTS_AT_A_TIME: usize = 16;
@@ -45,6 +51,7 @@ struct Inner {
     clock: Clock,
     tasks: Tasks,
     mounts: Semaphore,
+    pulls: pull::Pulls,
     /// Registries spoken to without TLS, besides those of this machine.
     plain_http: RwLock<Vec<String>>,
 }
@@ -112,6 +119,7 @@ impl Images {
                 clock,
                 tasks,
                 mounts: Semaphore::new(MOUNTS_AT_A_TIME),
+                pulls: pull::Pulls::default(),
                 plain_http: RwLock::default(),
             }),
         })
@@ -143,6 +151,34 @@ impl Images {
                 self.inner.store.last_snapshot().list()
             }
         }
+    }
+
+    /// Brings an image here from its registry and returns it. Callers that want the same image with the same
+    /// credentials share one pull; it ends when the last of them is gone.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        auth: Option<cri::AuthConfig>,
+    ) -> Result<Arc<Image>, ImageError> {
+        pull::pull(self, reference, auth).await
+    }
+
+    /// Brings in the images of an archive: an OCI layout or `docker save`, compressed or not.
+    pub async fn load(&self, archive: &Path) -> Result<Vec<Arc<Image>>, ImageError> {
+        let archive = archive.to_owned();
+        let ids = self.blocking(move |store| archive::load(store, &archive)).await?;
+        Ok(ids.iter().filter_map(|id| self.resolve(id)).collect())
+    }
+
+    /// Writes images as an archive that other tools read too: an OCI layout with Docker's `manifest.json`.
+    pub async fn save(&self, references: &[String], to: &Path) -> Result<(), ImageError> {
+        let mut images = Vec::with_capacity(references.len());
+        for reference in references {
+            let image = self.resolve(reference).ok_or_else(|| ImageError::NotFound(reference.clone()))?;
+            images.push((reference.clone(), image));
+        }
+        let (to, executable) = (to.to_owned(), self.inner.executable.clone());
+        self.blocking(move |store| archive::save(store, &executable, &images, &to)).await
     }
 
     /// Gives an image one more name. A name that another image has moves.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -38,6 +38,17 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), ImageError> {
 /// Makes what was renamed in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), ImageError> {
     File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)
+}
+
+/// The content of a file, refused when it is larger than allowed.
+pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, ImageError> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).at("open", path)?;
+    file.take(limit + 1).read_to_end(&mut bytes).at("read", path)?;
+    match bytes.len() as u64 > limit {
+        true => Err(ImageError::content(path.display().to_string(), "it is too large")),
+        false => Ok(bytes),
+    }
 }
 
 /// `None` for a file that does not exist.

@@ -17,6 +17,7 @@ pub(crate) struct Snapshot {
     images: BTreeMap<String, Arc<Image>>,
     names: HashMap<String, String>,
     unpacked: Usage,
+    blobs: Usage,
 }
 
 impl Snapshot {
@@ -24,7 +25,12 @@ impl Snapshot {
         let mut images: BTreeMap<String, Image> = BTreeMap::new();
         let mut unpacked = Usage::default();
         let mut counted = HashSet::new();
+        let mut blobs = Usage::default();
         for (id, record) in &index.images {
+            // Layers that images share count for each: an estimate that needs no reading of the disk.
+            if record.manifest.is_some() {
+                blobs += Usage { bytes: record.size, inodes: 2 + record.layers.len() as u64 };
+            }
             for layer in &record.layers {
                 if counted.insert(&layer.chain_id) {
                     unpacked += layer.usage;
@@ -44,6 +50,7 @@ impl Snapshot {
             images: images.into_iter().map(|(id, image)| (id, Arc::new(image))).collect(),
             names,
             unpacked,
+            blobs,
         }
     }
 
@@ -55,6 +62,11 @@ impl Snapshot {
     /// What all unpacked layers take.
     pub(crate) fn unpacked(&self) -> Usage {
         self.unpacked
+    }
+
+    /// What the blobs take.
+    pub(crate) fn blobs(&self) -> Usage {
+        self.blobs
     }
 
     /// The image with this name, name by digest, id, or unambiguous beginning of an id.
