@@ -12,6 +12,7 @@ mod config;
 mod error;
 mod ipam;
 mod links;
+pub mod machine;
 mod names;
 mod netlink;
 mod node;

@@ -11,6 +11,11 @@ use crate::netlink::{Attributes, Message, Netns, Socket, text, u32_of};
 mod constants;
 pub(crate) use constants::*;
 
+/// The loopback interface has this index in each namespace.
+pub(crate) const LOOPBACK: u32 = 1;
+/// Interfaces of this group are about to be removed. A number that nobody else uses.
+const DELETED_GROUP: u32 = 0x736b_6466;
+
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
@@ -211,19 +216,17 @@ pub(crate) fn create_veth(socket: &mut Socket, veth: &Veth<'_>, netns: &Netns) -
     socket.request(message)
 }
 
-/// Makes a pair of interfaces that are down: one here, one in another namespace.
-pub(crate) fn create_pair(socket: &mut Socket, name: &str, peer: (&str, &Netns), mtu: u32) -> io::Result<()> {
+/// Makes a pair of interfaces of the same name that are down: one here, one in another namespace.
+#[cfg(test)]
+pub(crate) fn create_pair(socket: &mut Socket, name: &str, netns: &Netns) -> io::Result<()> {
     let message = Message::new(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &ifinfo(0, 0, 0))
         .text(libc::IFLA_IFNAME, name)
-        .u32(libc::IFLA_MTU, mtu)
         .nest(libc::IFLA_LINKINFO, |info| {
             info.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |data| {
-                data.nest(VETH_INFO_PEER, |inside| {
-                    inside
-                        .raw(&ifinfo(0, 0, 0))
-                        .text(libc::IFLA_IFNAME, peer.0)
-                        .u32(libc::IFLA_MTU, mtu)
-                        .u32(libc::IFLA_NET_NS_FD, peer.1.as_raw_fd().cast_unsigned())
+                data.nest(VETH_INFO_PEER, |peer| {
+                    peer.raw(&ifinfo(0, 0, 0))
+                        .text(libc::IFLA_IFNAME, name)
+                        .u32(libc::IFLA_NET_NS_FD, netns.as_raw_fd().cast_unsigned())
                 })
             })
         });
@@ -234,6 +237,40 @@ pub(crate) fn create_pair(socket: &mut Socket, name: &str, peer: (&str, &Netns),
 pub(crate) fn up(socket: &mut Socket, index: u32) -> io::Result<()> {
     let up = libc::IFF_UP as u32;
     socket.request(Message::new(libc::RTM_NEWLINK, 0, &ifinfo(index, up, up)))
+}
+
+/// The interfaces that hang on a bridge.
+pub(crate) fn ports(socket: &mut Socket, bridge: u32) -> io::Result<Vec<String>> {
+    let links = all(socket)?.into_values();
+    Ok(links.filter(|link| link.master == Some(bridge)).map(|link| link.name).collect())
+}
+
+/// Removes interfaces, of which any may be gone already.
+///
+/// The kernel waits some 20 ms for each removal until nobody looks at the interface any more, and lets no
+/// other change happen meanwhile. So several are put into a group and removed as one.
+pub(crate) fn delete_all(socket: &mut Socket, names: &[String]) -> io::Result<()> {
+    if let [name] = names {
+        return delete(socket, name);
+    }
+    let mut any = false;
+    for name in names {
+        let message = Message::new(libc::RTM_SETLINK, 0, &ifinfo(0, 0, 0))
+            .text(libc::IFLA_IFNAME, name)
+            .u32(libc::IFLA_GROUP, DELETED_GROUP);
+        match socket.request(message) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            result => result.map(|()| any = true)?,
+        }
+    }
+    if !any {
+        return Ok(());
+    }
+    let message = Message::new(libc::RTM_DELLINK, 0, &ifinfo(0, 0, 0)).u32(libc::IFLA_GROUP, DELETED_GROUP);
+    match socket.request(message) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        result => result,
+    }
 }
 
 /// Removes an interface (and with it the other end of a pair). It may be gone already.

@@ -45,6 +45,11 @@ pub(crate) fn overlay_mac(node_ip: Ipv4Addr) -> [u8; 6] {
     mac(0x5f, node_ip)
 }
 
+/// The MAC of a node's interface on a machine's segment.
+pub(crate) fn segment_mac(node_ip: Ipv4Addr) -> [u8; 6] {
+    mac(0x5e, node_ip)
+}
+
 fn mac(kind: u8, address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     // 0x0a: locally administered, unicast.

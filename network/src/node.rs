@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tracing::info;
 
 use crate::addr::Cidr;
@@ -51,6 +51,9 @@ struct Inner {
     /// Sandboxes that are being worked on.
     busy: Busy,
     slots: Semaphore,
+    /// Detaches that wait for the one under way; as many as callers wait.
+    detaching: Mutex<Vec<Detach>>,
+    detach_turn: tokio::sync::Mutex<()>,
     /// The bridge's index once pods can be attached, else what is missing.
     ready: watch::Sender<Result<u32, String>>,
 }
@@ -63,6 +66,12 @@ struct Busy {
 }
 
 struct Turn<'a>(&'a Busy, &'a str);
+
+/// A wish to detach, and whom to tell.
+struct Detach {
+    ids: Vec<String>,
+    done: oneshot::Sender<Result<(), Arc<Error>>>,
+}
 
 // === impl NodeNetwork ===
 
@@ -90,6 +99,8 @@ impl NodeNetwork {
             ipam: Mutex::new(ipam),
             busy: Busy::default(),
             slots: Semaphore::new(CONCURRENCY),
+            detaching: Mutex::default(),
+            detach_turn: tokio::sync::Mutex::default(),
             ready: watch::Sender::new(Err(missing)),
         };
         // What follows the API ends with the last handle of the network.
@@ -115,8 +126,7 @@ impl NodeNetwork {
 
     /// Takes the interface and the address back. Does nothing for an unknown sandbox.
     pub async fn detach(&self, sandbox_id: &str) -> Result<(), Error> {
-        let id = sandbox_id.to_owned();
-        self.blocking(move |inner| inner.detach(&id)).await
+        self.detach_all(vec![sandbox_id.to_owned()]).await
     }
 
     /// Frees what belongs to sandboxes that are not in `live`; returns their ids.
@@ -126,9 +136,7 @@ impl NodeNetwork {
             Some(ipam) => ipam.leases().keys().filter(|id| !live.contains(*id)).cloned().collect(),
             None => Vec::new(),
         };
-        for id in &known {
-            self.detach(id).await?;
-        }
+        self.detach_all(known.clone()).await?;
         self.blocking(|inner| inner.remove_strays()).await?;
         Ok(known)
     }
@@ -156,13 +164,36 @@ impl NodeNetwork {
         let mut socket = Socket::open().map_err(Error::kernel("open a routing socket"))?;
         let mut remove = || {
             peers::apply::remove(&mut socket, &names)?;
-            for port in ports(&mut socket, &names.bridge)? {
-                links::delete(&mut socket, &port)?;
-            }
+            let ports = ports(&mut socket, &names.bridge)?;
+            links::delete_all(&mut socket, &ports)?;
             links::delete(&mut socket, &names.bridge)
         };
         remove().map_err(Error::kernel(format!("remove the pod network {}", names.bridge)))?;
         file::remove(state_dir)
+    }
+
+    /// Joins the detaches that wait meanwhile, so that all are one removal in the kernel.
+    async fn detach_all(&self, ids: Vec<String>) -> Result<(), Error> {
+        let (done, mut result) = oneshot::channel();
+        self.inner.detaching().push(Detach { ids, done });
+        // Whoever comes in first takes all that wait. If its caller goes away, the work is done all the same.
+        let _turn = tokio::select! {
+            biased;
+            result = &mut result => return outcome(result),
+            turn = self.inner.detach_turn.lock() => turn,
+        };
+        let inner = self.inner.clone();
+        let work = move || {
+            let batch = std::mem::take(&mut *inner.detaching());
+            let ids: BTreeSet<String> = batch.iter().flat_map(|detach| detach.ids.iter().cloned()).collect();
+            let result = inner.detach(&ids).map_err(Arc::new);
+            for detach in batch {
+                // The caller may be gone.
+                let _ = detach.done.send(result.clone());
+            }
+        };
+        self.config.tasks.blocking(work).await;
+        outcome(result.await)
     }
 
     /// Runs what blocks where it may, a few at a time.
@@ -195,6 +226,10 @@ impl Inner {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn detaching(&self) -> MutexGuard<'_, Vec<Detach>> {
+        self.detaching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn save(&self, ipam: &Ipam) -> Result<(), Error> {
         file::save(&self.state_dir, ipam)
     }
@@ -215,7 +250,7 @@ impl Inner {
         };
         if let Err(error) = pod::attach(&self.socket, &interface, fresh) {
             if fresh {
-                self.release(&sandbox.id)?;
+                self.release([&sandbox.id])?;
             }
             return Err(Error::kernel(format!("attach sandbox {}", sandbox.id))(error));
         }
@@ -252,23 +287,26 @@ impl Inner {
         Ok((lease, gateway, known.is_none()))
     }
 
-    fn detach(&self, sandbox: &str) -> Result<(), Error> {
-        let _turn = self.busy.turn(sandbox);
-        let lease = self.ipam().as_ref().and_then(|ipam| ipam.get(sandbox).cloned());
-        let Some(lease) = lease else { return Ok(()) };
-        pod::detach(&self.socket, &lease.host_interface)
-            .map_err(Error::kernel(format!("detach sandbox {sandbox}")))?;
-        self.release(sandbox)
+    /// Takes interfaces and addresses back; `sandboxes` are in order and without repetition.
+    fn detach(&self, sandboxes: &BTreeSet<String>) -> Result<(), Error> {
+        // All in the same order, so that no two wait for each other.
+        let _turns: Vec<_> = sandboxes.iter().map(|id| self.busy.turn(id)).collect();
+        let interfaces: Vec<String> = match self.ipam().as_ref() {
+            Some(ipam) => {
+                let leases = sandboxes.iter().filter_map(|id| ipam.get(id));
+                leases.map(|lease| lease.host_interface.clone()).collect()
+            }
+            None => return Ok(()),
+        };
+        links::delete_all(&mut self.socket(), &interfaces).map_err(Error::kernel("remove pod interfaces"))?;
+        self.release(sandboxes)
     }
 
-    fn release(&self, sandbox: &str) -> Result<(), Error> {
-        match self.ipam().as_mut() {
-            Some(ipam) => match ipam.release(sandbox) {
-                Some(_) => self.save(ipam),
-                None => Ok(()),
-            },
-            None => Ok(()),
-        }
+    fn release<'a>(&self, sandboxes: impl IntoIterator<Item = &'a String>) -> Result<(), Error> {
+        let mut guard = self.ipam();
+        let Some(ipam) = guard.as_mut() else { return Ok(()) };
+        let released = sandboxes.into_iter().filter(|id| ipam.release(id).is_some()).count();
+        if released > 0 { self.save(ipam) } else { Ok(()) }
     }
 
     /// Removes interfaces of sandboxes that nobody knows: their allocations were lost.
@@ -280,11 +318,12 @@ impl Inner {
             Some(ipam) => ipam.leases().values().map(|lease| lease.host_interface.clone()).collect(),
             None => HashSet::new(),
         };
-        for port in ports.iter().filter(|port| names::is_host_interface(port) && !known.contains(*port)) {
-            info!(interface = %port, "removing the interface of an unknown sandbox");
-            pod::detach(&self.socket, port).map_err(Error::kernel(format!("remove {port}")))?;
+        let stray = |port: &String| names::is_host_interface(port) && !known.contains(port);
+        let strays: Vec<String> = ports.into_iter().filter(stray).collect();
+        if !strays.is_empty() {
+            info!(interfaces = %strays.join(" "), "removing the interfaces of unknown sandboxes");
         }
-        Ok(())
+        links::delete_all(&mut self.socket(), &strays).map_err(Error::kernel("remove stray interfaces"))
     }
 
     /// Makes the bridge for this range and returns its index; adopts what is there.
@@ -337,11 +376,22 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// The interfaces that hang on a bridge.
+/// One failure of the kernel is told to all whose interfaces were to go.
+fn outcome(result: Result<Result<(), Arc<Error>>, oneshot::error::RecvError>) -> Result<(), Error> {
+    match result {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Error::kernel("detach")(std::io::Error::other(error))),
+        // The worker panicked or the process is ending.
+        Err(_) => Err(Error::NotReady("detaching was interrupted".into())),
+    }
+}
+
+/// The interfaces that hang on a bridge, if it is there.
 fn ports(socket: &mut Socket, bridge: &str) -> std::io::Result<Vec<String>> {
-    let Some(bridge) = links::by_name(socket, bridge)? else { return Ok(Vec::new()) };
-    let links = links::all(socket)?;
-    Ok(links.into_values().filter(|link| link.master == Some(bridge.index)).map(|link| link.name).collect())
+    match links::by_name(socket, bridge)? {
+        Some(bridge) => links::ports(socket, bridge.index),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// What fits into the interface of the node's address, with room for the overlay.

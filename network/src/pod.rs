@@ -64,11 +64,6 @@ pub(crate) fn attach(host: &Mutex<Socket>, wanted: &Interface<'_>, fresh: bool) 
     })
 }
 
-/// Takes the interface away. It may be gone already, with its sandbox.
-pub(crate) fn detach(host: &Mutex<Socket>, host_name: &str) -> io::Result<()> {
-    links::delete(&mut lock(host), host_name)
-}
-
 fn configure(inside: &mut Socket, wanted: &Interface<'_>) -> io::Result<()> {
     let missing = || io::Error::from_raw_os_error(libc::ENODEV);
     let index = links::by_name(inside, wanted.name)?.ok_or_else(missing)?.index;

@@ -35,6 +35,13 @@ pub(crate) fn bridge(name: &str) -> io::Result<()> {
     no_ipv6(name)
 }
 
+/// Settings of the bridge that the nodes of a machine hang on. Packets of their pods come in here.
+pub(crate) fn segment(name: &str) -> io::Result<()> {
+    set(&format!("ipv4/conf/{name}/forwarding"), "1")?;
+    set(&format!("ipv4/conf/{name}/send_redirects"), "0")?;
+    no_ipv6(name)
+}
+
 /// Settings of the VXLAN device.
 pub(crate) fn overlay(name: &str) -> io::Result<()> {
     set(&format!("ipv4/conf/{name}/forwarding"), "1")?;

@@ -27,10 +27,14 @@ impl TestNetns {
     pub(crate) fn new() -> Self {
         let make = || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            links::up(&mut Socket::open().unwrap(), 1).unwrap();
+            links::up(&mut Socket::open().unwrap(), links::LOOPBACK).unwrap();
             Netns::current().unwrap()
         };
         Self { netns: thread::spawn(make).join().unwrap() }
+    }
+
+    pub(crate) fn open(path: &std::path::Path) -> Self {
+        Self { netns: Netns::open(path).unwrap() }
     }
 
     /// A path to it, as a sandbox has one.
@@ -62,7 +66,7 @@ impl TestNetns {
 /// Joins two namespaces by a pair of interfaces named `eth0` with these addresses.
 pub(crate) fn join(left: (&TestNetns, Ipv4Addr), right: (&TestNetns, Ipv4Addr), prefix: u8) {
     let mut socket = left.0.socket();
-    links::create_pair(&mut socket, "eth0", ("eth0", right.0.netns()), 1500).unwrap();
+    links::create_pair(&mut socket, "eth0", right.0.netns()).unwrap();
     for (side, address) in [left, right] {
         let mut socket = side.socket();
         let index = links::by_name(&mut socket, "eth0").unwrap().unwrap().index;

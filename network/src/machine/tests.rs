@@ -1,0 +1,83 @@
+use super::*;
+use crate::testing::{TestNetns, echo};
+
+const ID: &str = "machine";
+
+/// Removes the mounts also when a test fails.
+struct RunDir(tempfile::TempDir);
+
+impl RunDir {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("netns")
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        let _ = remove_netns_files(&self.path());
+    }
+}
+
+#[test]
+fn nodes_reach_each_other_and_the_machine() {
+    let (machine, run_dir) = (TestNetns::new(), RunDir::new());
+    let (gateway, one, two) = machine.run(|| {
+        let segment = Segment::ensure(ID, &run_dir.path()).unwrap();
+        (segment.gateway(), segment.node(1).unwrap(), segment.node(2).unwrap())
+    });
+    assert_eq!(one.address.to_bits(), gateway.to_bits() + 1);
+    assert_eq!(two.address.to_bits(), gateway.to_bits() + 2);
+    let (first, second) = (TestNetns::open(&one.netns), TestNetns::open(&two.netns));
+    assert_eq!(echo(&first, &second, two.address), one.address);
+    assert_eq!(echo(&machine, &second, two.address), gateway);
+    assert_eq!(echo(&first, &machine, gateway), one.address);
+    let default = |route: &Route| route.destination.prefix() == 0 && route.via == Via::Gateway(gateway);
+    assert!(routes::all(&mut first.socket()).unwrap().iter().any(default));
+}
+
+#[test]
+fn a_second_start_adopts_and_removal_leaves_nothing() {
+    let (machine, run_dir) = (TestNetns::new(), RunDir::new());
+    let ensure = || {
+        machine.run(|| {
+            let segment = Segment::ensure(ID, &run_dir.path()).unwrap();
+            (segment.network(), segment.node(1).unwrap())
+        })
+    };
+    let first = ensure();
+    let index = |node: &NodeNamespace| {
+        let mut socket = TestNetns::open(&node.netns).socket();
+        links::by_name(&mut socket, INTERFACE).unwrap().unwrap().index
+    };
+    let before = index(&first.1);
+    assert_eq!(ensure(), first);
+    assert_eq!(index(&first.1), before, "the node's interface was left alone");
+    for _ in 0..2 {
+        machine.run(|| Segment::remove(ID, &run_dir.path())).unwrap();
+    }
+    assert_eq!(machine.interfaces(), Vec::<String>::new());
+    assert!(!run_dir.path().exists());
+}
+
+#[test]
+fn what_is_entered_is_inherited_by_processes() {
+    let (machine, run_dir) = (TestNetns::new(), RunDir::new());
+    let node = machine.run(|| Segment::ensure(ID, &run_dir.path()).unwrap().node(1).unwrap());
+    let output =
+        enter(&node.netns, || std::process::Command::new("cat").arg("/proc/net/dev").output()).unwrap();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(text.contains("eth0:") && text.lines().count() == 4, "{text}");
+}
+
+#[test]
+fn a_subnet_in_use_is_not_taken() {
+    let cidr = |text: &str| text.parse::<Cidr>().unwrap();
+    assert_eq!(pick(&[], 7), Some(cidr("172.30.7.0/24")));
+    assert_eq!(pick(&[cidr("172.30.7.128/25"), cidr("172.30.8.0/23")], 7), Some(cidr("172.30.10.0/24")));
+    assert_eq!(pick(&[cidr("172.30.255.0/24")], 255), Some(cidr("172.30.0.0/24")));
+    assert_eq!(pick(&[cidr("172.16.0.0/12")], 0), None);
+}
