@@ -13,6 +13,8 @@ use client::Client;
 use crate::harness::{Caches, Context};
 
 mod claim;
+mod endpoint_slice;
+mod endpoints;
 pub mod harness;
 mod node_ipam;
 mod pods;
@@ -20,6 +22,7 @@ mod replicaset;
 mod root_ca;
 mod scaled;
 mod service_account;
+mod serving;
 
 /// What the controllers need to run.
 #[derive(Clone)]
@@ -48,6 +51,8 @@ const CONTROLLERS: &[Controller] = &[
     Controller { account: "node-controller", start: node_ipam::start },
     Controller { account: "service-account-controller", start: service_account::start },
     Controller { account: "root-ca-cert-publisher", start: root_ca::start },
+    Controller { account: "endpointslice-controller", start: endpoint_slice::start },
+    Controller { account: "endpoint-controller", start: endpoints::start },
 ];
 
 /// Starts every controller. They end with `tasks`, of which the caller must keep a handle.
