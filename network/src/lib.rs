@@ -9,15 +9,19 @@
 
 mod addr;
 mod config;
+mod conntrack;
+pub mod dns;
 mod error;
 mod ipam;
 mod links;
 pub mod machine;
 mod names;
 mod netlink;
+pub mod nft;
 mod node;
 mod peers;
 mod pod;
+pub mod proxy;
 mod routes;
 mod sysctl;
 #[cfg(test)]
