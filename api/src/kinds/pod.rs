@@ -128,6 +128,10 @@ impl Kind for Pod {
     }
 
     fn prepare_subresource(&mut self, subresource: &str, old: &Self) {
+        if subresource == "binding" {
+            // Made from the stored pod, not from what a client sent: a node, a condition, annotations, labels.
+            return;
+        }
         let Some(given) = self.spec.take() else { return };
         self.spec.clone_from(&old.spec);
         self.status.clone_from(&old.status);
@@ -183,6 +187,7 @@ impl Kind for Pod {
         match subresource {
             "ephemeralcontainers" => update::validate_ephemeral(&mut errors, self, old),
             "resize" => update::validate_resize(&mut errors, self, old),
+            "binding" => {}
             other => errors
                 .push(FieldError::internal(&Path::root(), format_args!("pods have no {}", quote(other)))),
         }
