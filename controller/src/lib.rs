@@ -13,6 +13,7 @@ use client::Client;
 use crate::harness::{Caches, Context};
 
 mod claim;
+mod deployment;
 mod endpoint_slice;
 mod endpoints;
 pub mod harness;
@@ -47,6 +48,7 @@ struct Controller {
 
 /// All controllers.
 const CONTROLLERS: &[Controller] = &[
+    Controller { account: deployment::ACCOUNT, start: deployment::start },
     Controller { account: replicaset::ACCOUNT, start: replicaset::start },
     Controller { account: "node-controller", start: node_ipam::start },
     Controller { account: "service-account-controller", start: service_account::start },
