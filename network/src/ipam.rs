@@ -23,6 +23,7 @@ const GATEWAY: u64 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lease {
     pub(crate) address: Ipv4Addr,
+    pub(crate) gateway: Ipv4Addr,
     /// The node's end of the pair.
     pub(crate) host_interface: String,
     /// The sandbox's end, and where it is.
@@ -119,6 +120,7 @@ mod tests {
     fn lease(address: Ipv4Addr) -> Lease {
         Lease {
             address,
+            gateway: Ipv4Addr::new(10, 0, 0, 1),
             host_interface: "v".into(),
             interface: "eth0".into(),
             netns: "/x".into(),

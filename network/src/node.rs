@@ -237,7 +237,7 @@ impl Inner {
     fn attach(&self, sandbox: &Sandbox) -> Result<Attachment, Error> {
         let _turn = self.busy.turn(&sandbox.id);
         let bridge = self.ready.borrow().clone().map_err(Error::NotReady)?;
-        let (lease, gateway, fresh) = self.lease(sandbox)?;
+        let (lease, fresh) = self.lease(sandbox)?;
         let interface = Interface {
             sandbox: &sandbox.id,
             netns: &sandbox.netns,
@@ -246,7 +246,7 @@ impl Inner {
             bridge,
             mtu: self.mtu,
             address: lease.address,
-            gateway,
+            gateway: lease.gateway,
         };
         if let Err(error) = pod::attach(&self.socket, &interface, fresh) {
             if fresh {
@@ -256,21 +256,25 @@ impl Inner {
         }
         Ok(Attachment {
             address: lease.address,
-            gateway,
+            gateway: lease.gateway,
             mac: names::pod_mac(lease.address),
             mtu: self.mtu,
             host_interface: lease.host_interface,
         })
     }
 
-    /// What the sandbox has, or gets now; with the gateway, and whether it is new.
-    fn lease(&self, sandbox: &Sandbox) -> Result<(Lease, Ipv4Addr, bool), Error> {
+    /// What the sandbox has, or gets now; and whether it is new.
+    fn lease(&self, sandbox: &Sandbox) -> Result<(Lease, bool), Error> {
         let mut guard = self.ipam();
         let ipam = guard.as_mut().ok_or_else(|| Error::NotReady("the node has no podCIDR".into()))?;
-        let gateway = ipam.gateway();
-        let known = ipam.get(&sandbox.id).map(|lease| lease.address);
+        let known = ipam.get(&sandbox.id).map(|lease| (lease.address, lease.gateway));
+        let (address, gateway) = match known {
+            Some(known) => known,
+            None => (ipam.free()?, ipam.gateway()),
+        };
         let lease = Lease {
-            address: known.map_or_else(|| ipam.free(), Ok)?,
+            address,
+            gateway,
             host_interface: names::host_interface(&self.id, &sandbox.id),
             interface: sandbox.interface.clone(),
             netns: sandbox.netns.clone(),
@@ -280,11 +284,13 @@ impl Inner {
             // On disk before it is used: whoever starts after a crash knows of it.
             ipam.put(&sandbox.id, lease.clone());
             if let Err(error) = self.save(ipam) {
-                ipam.release(&sandbox.id);
+                if known.is_none() {
+                    ipam.release(&sandbox.id);
+                }
                 return Err(error);
             }
         }
-        Ok((lease, gateway, known.is_none()))
+        Ok((lease, known.is_none()))
     }
 
     /// Takes interfaces and addresses back; `sandboxes` are in order and without repetition.

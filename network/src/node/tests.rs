@@ -168,6 +168,34 @@ fn without_a_range_the_node_says_what_it_waits_for_and_goes_on_when_it_comes() {
     assert_eq!(node.attach("pod", &pod).address, Ipv4Addr::new(10, 244, 8, 2));
 }
 
+#[test]
+fn another_range_is_for_new_pods_and_the_old_ones_keep_theirs() {
+    let (netns, api, state) = one_node();
+    let node = start(&netns, &api, &state);
+    let (old, new) = (TestNetns::new(), TestNetns::new());
+    let before = node.attach("old", &old);
+    api.delete_node("a");
+    api.node("a", "192.168.1.1", Some("10.244.5.0/24"));
+    let mut events = netns.netns().run(crate::netlink::Socket::open_for_routes).unwrap();
+    let bridged = |cidr: &str| {
+        let routes = routes::all(&mut netns.socket()).unwrap();
+        routes.iter().any(|route| route.destination.to_string() == cidr)
+    };
+    while !bridged("10.244.5.0/24") {
+        events.wait().expect("the bridge gets another address");
+    }
+    node.call(|network| async move { network.wait_ready().await });
+    assert_eq!(node.attach("old", &old), before);
+    let after = node.attach("new", &new);
+    assert_eq!((after.address, after.gateway), (Ipv4Addr::new(10, 244, 5, 2), Ipv4Addr::new(10, 244, 5, 1)));
+    assert_eq!(echo(&old, &new, after.address), before.address);
+    node.call(|network| async move { network.detach("old").await.unwrap() });
+    drop(node);
+    let node = start(&netns, &api, &state);
+    node.call(|network| async move { network.wait_ready().await });
+    assert!(bridged("10.244.5.0/24") && !bridged("10.244.3.0/24"));
+}
+
 struct Pair {
     api: FakeApi,
     netns: [TestNetns; 2],
