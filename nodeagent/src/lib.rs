@@ -8,17 +8,34 @@
 //! - [`volumes`]: what a pod's containers see of files: made, kept up to date and removed;
 //! - [`cgroups`]: the cgroups of pods, above those that the runtime makes for containers;
 //! - [`logs`]: reads, follows and rotates the logs that the runtime writes;
-//! - [`server`]: the kubelet's HTTPS API.
+//! - [`server`]: the kubelet's HTTPS API;
+//! - `source`, `follow`: what the API and the runtime tell; `workers` hands it to the pods' tasks;
+//! - `worker`: one task per pod, and what it does: starts, kills, cleanups, status;
+//! - `containers`, `images`, `probes`, `hooks`: the parts of running a container;
+//! - `node`: the node's object and its lease.
 //!
 //! Stopping the agent leaves the containers running; the next agent adopts them.
 
 mod agent;
 pub mod cgroups;
+mod containers;
+mod context;
+mod follow;
+mod hooks;
+mod host;
+mod images;
+mod ledger;
 pub mod logs;
+mod node;
+mod observe;
 pub mod pod;
+mod probes;
 pub mod runtime;
 pub mod server;
+mod source;
 pub mod volumes;
+mod worker;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

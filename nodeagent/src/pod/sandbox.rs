@@ -19,8 +19,8 @@ pub const HASH: &str = "io.kubernetes.container.hash";
 pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
 pub const MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 pub const MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
-const POD_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
-const PRE_STOP: &str = "io.kubernetes.container.preStopHandler";
+pub const POD_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
+pub const PRE_STOP: &str = "io.kubernetes.container.preStopHandler";
 
 /// The directory of a pod's logs below the agent's log directory.
 pub fn log_directory(pod: &Pod) -> String {

@@ -107,7 +107,10 @@ fn container_status(
         _ => None,
     };
     let waiting = |reason: &str, message: Option<String>| ApiState {
-        waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
+        waiting: Some(ContainerStateWaiting {
+            reason: Some(reason.to_owned()),
+            message: message.filter(|message| !message.is_empty()),
+        }),
         ..ApiState::default()
     };
     let failure = view.failures.get(&container.name).filter(|_| end.is_none());
