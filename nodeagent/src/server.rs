@@ -1,4 +1,26 @@
 //! The kubelet's HTTPS API: what the API server, and monitoring, ask a node for.
+//!
+//! | path | |
+//! |---|---|
+//! | `/healthz` | `ok` |
+//! | `/pods` | the pods of the node |
+//! | `/containerLogs/NAMESPACE/POD/CONTAINER` | [`container_logs`] |
+//! | `/exec/…`, `/attach/…` | [`streams`]: bytes between the client and the runtime's own server |
+//! | `/stats/summary`, `/metrics/resource` | [`stats`] |
+//!
+//! Every client shows a certificate of the cluster's CA, and the API is asked what it may do ([`access`]).
+
+mod access;
+mod connection;
+mod container_logs;
+mod reply;
+mod routes;
+mod stats;
+mod streams;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,6 +50,7 @@ pub struct ServerConfig {
 #[derive(Debug)]
 pub struct Server {
     port: u16,
+    tasks: Tasks,
 }
 
 /// The pods of the node, as the agent knows them.
@@ -48,6 +71,18 @@ pub struct ContainerRef {
     pub running: bool,
 }
 
+/// What every request is answered from.
+struct Context {
+    node_name: String,
+    clock: Clock,
+    runtime: Arc<dyn Runtime>,
+    pods: Arc<dyn PodDirectory>,
+    access: access::Access,
+    rates: stats::Rates,
+    /// Connections, and the streams that outlive a request.
+    tasks: Tasks,
+}
+
 impl std::fmt::Debug for ServerConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ServerConfig")
@@ -62,12 +97,38 @@ impl Server {
     pub async fn start(config: ServerConfig, pods: Arc<dyn PodDirectory>) -> Result<Self, std::io::Error> {
         let listener = TcpListener::bind(config.address).await?;
         let port = listener.local_addr()?.port();
-        let _ = pods;
-        Ok(Self { port })
+        let tasks = config.tasks.child("kubelet api");
+        let context = Arc::new(Context {
+            access: access::Access::new(config.client, config.clock.clone(), config.node_name.clone()),
+            node_name: config.node_name,
+            clock: config.clock,
+            runtime: config.runtime,
+            pods,
+            rates: stats::Rates::default(),
+            tasks: tasks.clone(),
+        });
+        tasks.spawn("accept", connection::accept(listener, config.tls, context));
+        Ok(Self { port, tasks })
     }
 
     /// The port that the server listens on.
     pub fn port(&self) -> u16 {
         self.port
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its own tasks hold the group too, so that it doesn't end by itself.
+        self.tasks.token().cancel();
+    }
+}
+
+impl Context {
+    /// A pod of the node by its name.
+    fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let is_it =
+            |pod: &&Arc<Pod>| crate::pod::namespace(pod) == namespace && crate::pod::name(pod) == name;
+        self.pods.pods().iter().find(is_it).cloned()
     }
 }
