@@ -58,7 +58,7 @@ pub(crate) fn refresh(store: &Store, executable: &Path) -> Result<(), ImageError
         })
         .collect();
     let guard = store.in_use()?;
-    if !store.has_layer(&layer.chain_id)
+    if !intact(store, &layer.chain_id, metadata.size())
         && let Err(error) = materialize(store, executable, &layer.chain_id)
     {
         // The images can still be listed; mounting one tries again and gives the reason.
@@ -69,7 +69,8 @@ pub(crate) fn refresh(store: &Store, executable: &Path) -> Result<(), ImageError
         images.iter().all(|(name, id, _)| snapshot.resolve(name).is_some_and(|image| image.id == *id));
     if !current {
         for (_, id, config) in &images {
-            store.add_blob_bytes(id, config)?;
+            let path = store.blob(id);
+            fs::write(&path, config).at("write", path)?;
         }
         store.update(|index| {
             let outdated = |record: &Record| record.manifest.is_none() && record.pinned;
@@ -100,6 +101,22 @@ pub(crate) fn refresh(store: &Store, executable: &Path) -> Result<(), ImageError
     }
     drop(guard);
     Ok(())
+}
+
+/// Whether the layer is here and whole. It is made without waiting for the disk, which a start can't afford, so
+/// a power failure may have emptied its files.
+fn intact(store: &Store, chain_id: &str, size: u64) -> bool {
+    let root = store.layer(chain_id).join("fs");
+    let whole = fs::read(root.join("etc/passwd")).is_ok_and(|passwd| passwd == PASSWD.as_bytes())
+        && fs::read(root.join("etc/group")).is_ok_and(|group| group == GROUP.as_bytes())
+        && fs::metadata(root.join("skiff")).is_ok_and(|binary| binary.size() == size);
+    if !whole && store.has_layer(chain_id) {
+        // A container that still runs on it keeps what it has open.
+        if let Err(error) = store.discard_layer(chain_id) {
+            warn!(%error, "the damaged layer of the built-in images can't be taken away");
+        }
+    }
+    whole
 }
 
 /// The config document of one of the images, with the layer's digest.

@@ -40,6 +40,11 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), ImageError> {
     File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)
 }
 
+/// Makes a whole tree durable, with all else on its filesystem: far cheaper than file by file.
+pub(crate) fn sync_tree(dir: &Path) -> Result<(), ImageError> {
+    File::open(dir).and_then(|dir| Ok(nix::unistd::syncfs(&dir)?)).at("sync", dir)
+}
+
 /// The content of a file, refused when it is larger than allowed.
 pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();

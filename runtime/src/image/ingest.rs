@@ -69,6 +69,8 @@ impl Plan {
         fs::create_dir(&root).at("create", &root)?;
         let diff_id = &self.config.rootfs.diff_ids[number];
         unpack(&store.blob(&self.layers[number].digest), diff_id, &root, &lowers, Limits::default())?;
+        // The rename must not become durable before the files.
+        files::sync_tree(ingest.path())?;
         store.add_layer(chain_id, ingest)
     }
 

@@ -174,15 +174,13 @@ impl Store {
         self.layer(chain_id).join("fs").exists()
     }
 
-    /// Keeps a layer, unpacked in `dir/fs`. One that is already here stays.
+    /// Keeps a layer, unpacked in `dir/fs` and synced. One that is already here stays.
     pub(crate) fn add_layer(&self, chain_id: &str, dir: TempDir) -> Result<(), ImageError> {
         let path = self.layer(chain_id);
-        // The rename must not become durable before the files.
-        fs::File::open(dir.path()).and_then(|dir| Ok(nix::unistd::syncfs(&dir)?)).at("sync", dir.path())?;
         match fs::rename(dir.path(), &path) {
             Ok(()) => {
                 let _moved = dir.keep();
-                sync_dir(&self.root.join("layers"))
+                Ok(())
             }
             Err(_) if self.has_layer(chain_id) => Ok(()),
             Err(e) => Err(e).at("write", path),
@@ -230,6 +228,11 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Takes a layer away that is found to be damaged.
+    pub(crate) fn discard_layer(&self, chain_id: &str) -> Result<(), ImageError> {
+        self.discard(&self.layer(chain_id))
     }
 
     fn discard(&self, path: &Path) -> Result<(), ImageError> {

@@ -103,3 +103,15 @@ async fn a_large_binary_is_neither_read_nor_copied() {
     assert_eq!(node.open().list().len(), 2);
     assert_eq!(file.metadata().unwrap().nlink(), 2);
 }
+
+#[tokio::test]
+async fn a_layer_that_a_power_failure_damaged_is_made_again() {
+    let node = Node::new();
+    let images = node.open();
+    let layer = fs::read_dir(node.dir.path().join("root/images/layers")).unwrap().next().unwrap().unwrap();
+    let passwd = layer.path().join("fs/etc/passwd");
+    fs::write(&passwd, "").unwrap();
+    drop(images);
+    drop(node.open());
+    assert_eq!(fs::read_to_string(passwd).unwrap(), PASSWD);
+}
