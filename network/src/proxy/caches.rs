@@ -1,9 +1,13 @@
 //! The services and endpoint slices that the proxy and cluster DNS share.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use client::{Cache, CacheConfig, Change, Index, Key};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tokio::sync::Notify;
 
 use crate::config::Config;
 
@@ -47,8 +51,19 @@ impl ServiceCaches {
         self.slices.synced().await;
     }
 
-    pub(crate) fn slices_of(&self, service: &Key) -> Vec<std::sync::Arc<EndpointSlice>> {
+    pub(crate) fn slices_of(&self, service: &Key) -> Vec<Arc<EndpointSlice>> {
         self.slices.by(BY_SERVICE, &service.to_string())
+    }
+
+    /// All services now, and then each that changes.
+    pub(crate) fn follow(&self) -> Arc<DirtyServices> {
+        let dirty = Arc::new(DirtyServices::default());
+        let sink = dirty.clone();
+        self.on_change(move |key| {
+            sink.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+            sink.changed.notify_one();
+        });
+        dirty
     }
 
     /// Calls `changed` with each service of which something is new. It runs under the caches' locks.
@@ -73,6 +88,24 @@ impl ServiceCaches {
                 of_slice(key);
             }
         });
+    }
+}
+
+/// Services of which something is new; bounded by their number.
+#[derive(Debug, Default)]
+pub(crate) struct DirtyServices {
+    keys: Mutex<BTreeSet<Key>>,
+    changed: Notify,
+}
+
+impl DirtyServices {
+    pub(crate) fn take(&self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns when something may have changed.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 }
 

@@ -47,7 +47,8 @@ impl FakeApi {
         self.append("/api/v1/nodes", "DELETED", node);
     }
 
-    fn append(&self, path: &str, event: &'static str, mut object: Value) {
+    /// Adds an event of this type to the log.
+    pub(crate) fn append(&self, path: &str, event: &'static str, mut object: Value) {
         self.log.send_modify(|log| {
             object["metadata"]["resourceVersion"] = json!((log.len() + 2).to_string());
             log.push((path.to_owned(), event, object));
