@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base::Tasks;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
@@ -18,8 +19,11 @@ use super::compile;
 use super::model::Owner;
 use super::rules::Place;
 use super::table::Table;
+use super::{HostPorts, Proxy, ServiceCaches};
 use crate::config::{HostPort, Protocol};
+use crate::dns::Dns;
 use crate::nft::Socket;
+use crate::testing::{self, FakeApi};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 9, 1);
@@ -447,4 +451,120 @@ fn programming_time_of_ten_thousand_services() {
     println!("the whole table anew: {:?}", start.elapsed());
     lab.service(json!({}), &["a"]);
     assert_eq!(lab.pod("b").tcp(SERVICE, 80).unwrap(), "a 10.244.1.3");
+}
+
+/// The proxy and DNS of a node, on a thread in its namespace.
+struct Agent {
+    host_ports: HostPorts,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Agent {
+    fn start(lab: &Lab, api: &FakeApi) -> Self {
+        let host_ports = HostPorts::new();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (api, ports) = (api.clone(), host_ports.clone());
+        let thread = lab.node.run(move || {
+            thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async move {
+                    let tasks = Tasks::new("test");
+                    let state = tempfile::tempdir().unwrap();
+                    let config = testing::config(&api, &tasks, "here", NODE, state.path().to_owned());
+                    let pods = "10.244.1.0/24".parse().unwrap();
+                    let caches = ServiceCaches::start(&config);
+                    let _proxy =
+                        Proxy::start_with(&config, caches.clone(), pods, "pods0", ports).await.unwrap();
+                    let _dns = Dns::start_with(&config, caches, GATEWAY).await.unwrap();
+                    let _ = stopped.await;
+                    tasks.shutdown(TIMEOUT).await.unwrap();
+                });
+            })
+        });
+        Self { host_ports, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn set(&self, sandbox: &str, ports: Vec<HostPort>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(self.host_ports.set(sandbox, Ipv4Addr::new(10, 244, 1, 2), ports)).unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn publish(api: &FakeApi, event: &'static str, address: &str) {
+    api.append(
+        "/apis/discovery.k8s.io/v1/endpointslices",
+        event,
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "web-x", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+            "ports": [{"port": 8080}], "endpoints": [{"addresses": [address]}]}),
+    );
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < TIMEOUT, "{what}");
+    }
+}
+
+#[test]
+fn the_proxy_follows_the_api_and_survives_its_own_restart() {
+    let lab = Lab::new();
+    let api = FakeApi::new();
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"clusterIP": SERVICE, "ports": [{"port": 80}]}});
+    api.append("/api/v1/services", "ADDED", service.clone());
+    publish(&api, "ADDED", "10.244.1.2");
+    let pod = lab.pod("b");
+    let serves = |name: &str| pod.tcp(SERVICE, 80).is_ok_and(|answer| answer.starts_with(name));
+
+    let agent = Agent::start(&lab, &api);
+    until("the service is programmed", || serves("a"));
+    publish(&api, "MODIFIED", "10.244.1.3");
+    until("the endpoint changes", || serves("b"));
+    let port = HostPort { host_ip: None, protocol: Protocol::Tcp, host_port: 8088, container_port: 8080 };
+    agent.set("s", vec![port.clone()]);
+    assert_eq!(lab.outside.tcp(NODE, 8088).unwrap(), "a 192.168.9.2");
+    // "web.shop.svc.cluster.local" of type A, and the end of the answer: the address.
+    let question = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03web\x04shop\x03svc\x07cluster\x05local\x00\x00\x01\x00\x01";
+    let answer = pod.run(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        socket.connect("10.96.0.10:53").unwrap();
+        socket.send(question).unwrap();
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).unwrap();
+        buffer[..length].to_vec()
+    });
+    assert!(answer.ends_with(&SERVICE.octets()), "{answer:?}");
+    let mut stream = pod.connect(SERVICE, 80).unwrap();
+
+    drop(agent);
+    assert!(serves("b"));
+    let agent = Agent::start(&lab, &api);
+    agent.set("s", vec![port]);
+    assert!(serves("b"));
+    assert!(ask(&mut stream).is_ok());
+    agent.set("s", Vec::new());
+    assert!(lab.outside.tcp(NODE, 8088).is_err());
+
+    // Somebody flushes everything: the next change brings it back.
+    lab.node.command("nft", "flush ruleset".into());
+    publish(&api, "MODIFIED", "10.244.1.2");
+    until("the rules are made anew", || serves("a"));
+    api.append("/api/v1/services", "DELETED", service);
+    until("the service is gone", || pod.tcp(SERVICE, 80).is_err());
+
+    drop(agent);
+    lab.node.run(|| Proxy::cleanup(testing::ID).unwrap());
+    lab.node.run(|| Proxy::cleanup(testing::ID).unwrap());
+    assert_eq!(lab.node.command("nft", "list ruleset".into()), "");
 }
