@@ -1,12 +1,15 @@
 //! The image half of the runtime: pulls, keeps, unpacks and mounts images, and serves the CRI ImageService.
 //!
-//! - [`reference`]: names
-//! - [`document`]: manifests, indexes and configs
-//! - [`store`]: what is on disk and who may touch it when
-//! - [`unpack`]: layer archives to directories; the input is hostile
-//! - [`rootfs`]: overlay mounts for containers
-//! - [`pull`], [`archive`], [`demo`]: the three sources of images
-//! - [`service`]: CRI
+//! | module | holds |
+//! |---|---|
+//! | `reference` | names |
+//! | `document` | manifests, indexes and configs |
+//! | `store` | what is on disk, and who may touch it when |
+//! | `unpack` | layer archives to directories; the input is hostile |
+//! | `ingest` | from blobs to an image |
+//! | `rootfs` | overlay mounts for containers |
+//! | `pull`, `archive`, `demo` | the three sources of images |
+//! | `service` | CRI |
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

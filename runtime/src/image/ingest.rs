@@ -1,6 +1,7 @@
 //! From blobs to an image: unpacks the layers that are not here yet and gives the image its names.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::ImageConfig;
@@ -67,6 +68,8 @@ impl Plan {
         let ingest = store.ingest()?;
         let root = ingest.path().join("fs");
         fs::create_dir(&root).at("create", &root)?;
+        // An archive need not say what the root directory is like, and the umask must not.
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).at("change the mode of", &root)?;
         let diff_id = &self.config.rootfs.diff_ids[number];
         unpack(&store.blob(&self.layers[number].digest), diff_id, &root, &lowers, Limits::default())?;
         // The rename must not become durable before the files.

@@ -17,7 +17,7 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -60,6 +60,11 @@ impl Store {
             fs::create_dir_all(&dir).at("create", &dir)?;
         }
         fs::create_dir_all(containers).at("create", containers)?;
+        // Layers hold set-uid programs that are none of this machine's users' business. Processes of containers
+        // in user namespaces must get to their own directory, though.
+        for (dir, mode) in [(root, 0o700), (containers, 0o711)] {
+            fs::set_permissions(dir, fs::Permissions::from_mode(mode)).at("change the mode of", dir)?;
+        }
         let store =
             Self { root: root.to_owned(), containers: containers.to_owned(), cache: RwLock::default() };
         store.snapshot()?;

@@ -67,7 +67,9 @@ impl Registry {
             user_agent: concat!("skiff/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
-        let client = Client::try_from(config).map_err(|e| ImageError::Registry(causes(&e)))?;
+        // Without TLS too, the client wants the machine's CA certificates, and fails when there are none.
+        let client = Client::try_from(config)
+            .map_err(|e| ImageError::Registry(format!("failed to make a client: {}", causes(&e))))?;
         let registry = Self { client, target: target(name), stall };
         let authorized = registry.client.auth(&registry.target, &credentials, RegistryOperation::Pull);
         authorized.await.map_err(|e| registry.error(name.to_string(), e))?;

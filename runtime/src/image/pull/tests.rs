@@ -43,7 +43,7 @@ async fn an_image_of_many_platforms_and_compressions_is_pulled_and_runs() {
     let name = registry.name("app:1");
     let image = node.pull(&name, None).await.unwrap();
     assert_eq!(image.id, id);
-    assert_eq!(image.repo_tags, [name.clone()]);
+    assert_eq!(image.repo_tags, std::slice::from_ref(&name));
     assert_eq!(image.repo_digests, [format!("{}@{index}", registry.name("app"))]);
     assert_eq!(image.config.cmd, ["run"]);
     assert_eq!(image.config.user, "1000:1000");

@@ -1,4 +1,6 @@
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
 
 use super::*;
 use crate::image::ImageConfig;
@@ -157,4 +159,54 @@ fn two_stores_that_write_at_once_lose_nothing() {
         }
     });
     assert_eq!(open(dir.path()).snapshot().unwrap().list().len(), 20);
+}
+
+/// The directory of the store that [`an_endless_writer_for_the_test_that_kills_it`] writes to.
+const VICTIM: &str = "SKIFF_TEST_VICTIM_STORE";
+
+#[test]
+#[ignore = "runs as the child of another test"]
+fn an_endless_writer_for_the_test_that_kills_it() {
+    let Some(dir) = std::env::var_os(VICTIM) else { return };
+    let store = open(Path::new(&dir));
+    for n in 0.. {
+        let id = sha256(n.to_string());
+        store
+            .update(|index| {
+                index.images.insert(id.clone(), record(&sha256("layer")));
+                index.names.insert(format!("docker.io/library/a:{n}"), id);
+                Ok(())
+            })
+            .unwrap();
+        println!("acknowledged {n}");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_before_a_kill_is_there_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged = 0;
+    for wanted in [3, 8, 2] {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--nocapture", "--exact"])
+            .arg("image::store::tests::an_endless_writer_for_the_test_that_kills_it")
+            .env(VICTIM, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // It goes on writing while this reads and kills.
+        let seen =
+            lines.map_while(Result::ok).filter(|line| line.contains("acknowledged ")).take(wanted).count();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        acknowledged = acknowledged.max(seen);
+        let store = open(dir.path());
+        let snapshot = store.snapshot().unwrap();
+        for n in 0..acknowledged {
+            assert!(snapshot.resolve(&format!("a:{n}")).is_some(), "{n} of {acknowledged} is lost");
+        }
+        store.collect_garbage().unwrap();
+    }
+    assert_eq!(acknowledged, 8);
 }
