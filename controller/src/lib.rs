@@ -16,10 +16,12 @@ mod claim;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
+mod garbage_collector;
 pub mod harness;
 mod node_ipam;
 mod pods;
 mod replicaset;
+mod resources;
 mod root_ca;
 mod scaled;
 mod service_account;
@@ -55,6 +57,7 @@ const CONTROLLERS: &[Controller] = &[
     Controller { account: "root-ca-cert-publisher", start: root_ca::start },
     Controller { account: "endpointslice-controller", start: endpoint_slice::start },
     Controller { account: "endpoint-controller", start: endpoints::start },
+    Controller { account: "generic-garbage-collector", start: garbage_collector::start },
 ];
 
 /// Starts every controller. They end with `tasks`, of which the caller must keep a handle.

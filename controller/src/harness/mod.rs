@@ -11,7 +11,7 @@ mod plan;
 mod queue;
 mod work;
 
-pub use context::{BY_NODE, BY_OWNER, Caches, Context};
+pub use context::{BY_ANY_OWNER, BY_NODE, BY_OWNER, Caches, Context, Metadata, collection};
 pub use plan::{Announcement, Plan, What, Write, WriteEvents};
 pub use queue::WorkQueue;
 pub use work::{Error, Reconciler, Worker, start};

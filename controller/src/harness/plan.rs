@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use client::{EventKind, Key, Reference};
 use kube::Resource;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::request::Request;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -59,6 +59,16 @@ pub enum What {
         propagation: Option<PropagationPolicy>,
         grace: Option<u32>,
     },
+    /// Deletes the object if it is still at this version; fails with a conflict otherwise.
+    DeleteUnchanged {
+        uid: String,
+        version: String,
+        propagation: PropagationPolicy,
+    },
+    /// Deletes all objects of the collection.
+    DeleteCollection,
+    /// Replaces what a subresource other than the status shows.
+    ReplaceSubresource(&'static str, Value),
     /// Evicts nothing, deletes nothing: a request to another subresource.
     CreateSubresource(&'static str, Value),
 }
@@ -212,6 +222,25 @@ impl Write {
                     ..DeleteParams::default()
                 };
                 request.delete(name, &params)
+            }
+            What::DeleteUnchanged { uid, version, propagation } => {
+                let params = DeleteParams {
+                    propagation_policy: Some(propagation.clone()),
+                    preconditions: Some(Preconditions {
+                        uid: Some(uid.clone()),
+                        resource_version: Some(version.clone()),
+                    }),
+                    ..DeleteParams::default()
+                };
+                request.delete(name, &params)
+            }
+            What::DeleteCollection => {
+                let background = Some(PropagationPolicy::Background);
+                let params = DeleteParams { propagation_policy: background, ..DeleteParams::default() };
+                request.delete_collection(&params, &ListParams::default())
+            }
+            What::ReplaceSubresource(subresource, body) => {
+                request.replace_subresource(subresource, name, &post, bytes(body)?)
             }
             What::CreateSubresource(subresource, body) => {
                 request.create_subresource(subresource, name, &post, bytes(body)?)

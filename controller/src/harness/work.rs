@@ -84,6 +84,14 @@ impl Worker {
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
     {
+        self.reads_as(&K::plural(&()), cache);
+    }
+
+    /// Reads the cache of a resource that is known only at run time.
+    pub fn reads_as<K>(&mut self, plural: &str, cache: &Cache<K>)
+    where
+        K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+    {
         let fill = cache.clone();
         self.synced.push(Box::pin(async move { fill.synced().await }));
         let follow = cache.clone();
@@ -91,7 +99,7 @@ impl Worker {
             let cache = follow.clone();
             Box::pin(async move { cache.reached(revision).await })
         });
-        self.reached.push((K::plural(&()).into_owned(), reached));
+        self.reached.push((plural.to_owned(), reached));
     }
 
     /// Reads this cache, and looks at the keys that `concerns` finds for each changed object, new and old.
@@ -293,9 +301,10 @@ fn is_race(failure: &Error) -> bool {
 fn verb(what: &What) -> &'static str {
     match what {
         What::Create(_) | What::CreateSubresource(..) => "create",
-        What::Replace(_) | What::ReplaceStatus(_) => "update",
+        What::Replace(_) | What::ReplaceStatus(_) | What::ReplaceSubresource(..) => "update",
         What::Merge(_) | What::MergeStatus(_) | What::StrategicStatus(_) => "patch",
-        What::Delete { .. } => "delete",
+        What::Delete { .. } | What::DeleteUnchanged { .. } => "delete",
+        What::DeleteCollection => "deletecollection",
     }
 }
 
