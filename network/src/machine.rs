@@ -21,6 +21,8 @@ use crate::netlink::{Netns, Socket};
 use crate::routes::{self, Route, Via};
 use crate::sysctl;
 
+mod masquerade;
+
 /// Where segments are: one /24 of it each.
 const RANGE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 0);
 const PREFIX: u8 = 24;
@@ -74,6 +76,7 @@ impl Segment {
             let link = links::ensure_bridge(&mut socket, &bridge, names::segment_mac(gateway), MTU)?;
             sysctl::segment(&bridge)?;
             links::add_address(&mut socket, link.index, gateway, PREFIX)?;
+            masquerade::ensure(&bridge, network)?;
             Ok((link, network))
         };
         let (link, network) = make().map_err(Error::kernel(format!("set up the node segment {bridge}")))?;
@@ -148,7 +151,8 @@ impl Segment {
                 let ports = links::ports(&mut socket, link.index)?;
                 links::delete_all(&mut socket, &ports)?;
             }
-            links::delete(&mut socket, &bridge)
+            links::delete(&mut socket, &bridge)?;
+            masquerade::remove(&bridge)
         };
         remove().map_err(Error::kernel(format!("remove the node segment {bridge}")))?;
         remove_netns_files(run_dir).map_err(Error::file(run_dir))
@@ -157,6 +161,7 @@ impl Segment {
 
 const NODE_FILE: &str = "node-";
 
+/// Also the name of the nft table.
 fn bridge_name(id: &str) -> String {
     format!("skiff{:08x}", names::hash(&[id]) as u32)
 }

@@ -2,6 +2,9 @@
 
 use std::net::Ipv4Addr;
 
+/// How the names of all bridges of pods begin.
+pub(crate) const POD_BRIDGE_PREFIX: &str = "sk-";
+
 /// The names that belong to one network. Interface names have at most 15 octets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Names {
@@ -17,7 +20,7 @@ impl Names {
     pub(crate) fn of(id: &str) -> Self {
         let hash = hash(&[id]);
         Self {
-            bridge: format!("sk-{:08x}", hash as u32),
+            bridge: format!("{POD_BRIDGE_PREFIX}{:08x}", hash as u32),
             overlay: format!("skvx-{:08x}", hash as u32),
             // Routes of the same destination with a lower metric win; ours should yield to what people set.
             metric: (hash >> 32) as u32 | 1 << 16,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tracing::info;
 
@@ -17,6 +18,7 @@ use crate::ipam::{Ipam, Lease, file};
 use crate::names::{self, Names};
 use crate::netlink::{Netns, Socket};
 use crate::pod::{self, Interface};
+use crate::proxy::{HostPorts, Proxy};
 use crate::{links, peers, sysctl};
 
 mod follow;
@@ -48,6 +50,7 @@ struct Inner {
     mtu: u32,
     /// None until the node has a range.
     ipam: Mutex<Option<Ipam>>,
+    host_ports: HostPorts,
     /// Sandboxes that are being worked on.
     busy: Busy,
     slots: Semaphore,
@@ -97,6 +100,7 @@ impl NodeNetwork {
             socket: Mutex::new(socket),
             mtu,
             ipam: Mutex::new(ipam),
+            host_ports: HostPorts::new(),
             busy: Busy::default(),
             slots: Semaphore::new(CONCURRENCY),
             detaching: Mutex::default(),
@@ -106,7 +110,7 @@ impl NodeNetwork {
         // What follows the API ends with the last handle of the network.
         config.tasks = config.tasks.child("network");
         let network = Self { inner: Arc::new(inner), config };
-        follow::start(&network).await?;
+        follow::start(&network);
         Ok(network)
     }
 
@@ -121,7 +125,19 @@ impl NodeNetwork {
                 return Err(Error::NotReady(format!("sandbox {}: {missing}", sandbox.id)));
             }
         }
-        self.blocking(move |inner| inner.attach(&sandbox)).await
+        let id = sandbox.id.clone();
+        let ports = sandbox.host_ports.clone();
+        let attachment = self.blocking(move |inner| inner.attach(&sandbox)).await?;
+        if !ports.is_empty() {
+            let set = self.inner.host_ports.set(&id, attachment.address, ports);
+            tokio::select! {
+                result = set => result?,
+                () = self.config.clock.wait(ATTACH_PATIENCE) => {
+                    return Err(Error::NotReady(format!("sandbox {id}: its host ports wait for the services")));
+                }
+            }
+        }
+        Ok(attachment)
     }
 
     /// Takes the interface and the address back. Does nothing for an unknown sandbox.
@@ -169,11 +185,21 @@ impl NodeNetwork {
             links::delete(&mut socket, &names.bridge)
         };
         remove().map_err(Error::kernel(format!("remove the pod network {}", names.bridge)))?;
+        Proxy::cleanup(id)?;
         file::remove(state_dir)
     }
 
-    /// Joins the detaches that wait meanwhile, so that all are one removal in the kernel.
+    /// Takes everything of these sandboxes back.
     async fn detach_all(&self, ids: Vec<String>) -> Result<(), Error> {
+        for id in self.inner.with_host_ports(&ids) {
+            // What still comes in is dropped with the interface, so nobody need wait for it.
+            let _ = self.inner.host_ports.remove(&id).now_or_never();
+        }
+        self.remove_interfaces(ids).await
+    }
+
+    /// Joins the detaches that wait meanwhile, so that all are one removal in the kernel.
+    async fn remove_interfaces(&self, ids: Vec<String>) -> Result<(), Error> {
         let (done, mut result) = oneshot::channel();
         self.inner.detaching().push(Detach { ids, done });
         // Whoever comes in first takes all that wait. If its caller goes away, the work is done all the same.
@@ -224,6 +250,16 @@ impl Inner {
 
     fn socket(&self) -> MutexGuard<'_, Socket> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of the sandboxes that have host ports.
+    fn with_host_ports(&self, ids: &[String]) -> Vec<String> {
+        let guard = self.ipam();
+        let has = |id: &&String| {
+            let lease = guard.as_ref().and_then(|ipam| ipam.get(id));
+            lease.is_some_and(|lease| !lease.host_ports.is_empty())
+        };
+        ids.iter().filter(has).cloned().collect()
     }
 
     fn detaching(&self) -> MutexGuard<'_, Vec<Detach>> {

@@ -77,17 +77,25 @@ pub(crate) fn join(left: (&TestNetns, Ipv4Addr), right: (&TestNetns, Ipv4Addr), 
 
 /// Sends a datagram from one namespace to an address of another; returns whom the receiver saw.
 pub(crate) fn echo(from: &TestNetns, to: &TestNetns, address: Ipv4Addr) -> Ipv4Addr {
-    let server = to.run(|| UdpSocket::bind("0.0.0.0:7000").unwrap());
+    echo_at(from, to, (address, ECHO_PORT))
+}
+
+/// The port at which a receiver of [`echo_at`] listens.
+pub(crate) const ECHO_PORT: u16 = 7000;
+
+/// The same, to an address and port that lead there.
+pub(crate) fn echo_at(from: &TestNetns, to: &TestNetns, target: (Ipv4Addr, u16)) -> Ipv4Addr {
+    let server = to.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, ECHO_PORT)).unwrap());
     let client = from.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     for socket in [&server, &client] {
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     }
     let mut buffer = [0; 8];
-    client.send_to(b"ping", (address, 7000)).unwrap();
+    client.send_to(b"ping", target).unwrap();
     let (_, peer) = server.recv_from(&mut buffer).expect("the datagram arrives");
     server.send_to(b"pong", peer).unwrap();
     let (_, replier) = client.recv_from(&mut buffer).expect("the answer arrives");
-    assert_eq!(replier.ip(), address);
+    assert_eq!(replier, target.into());
     match peer.ip() {
         std::net::IpAddr::V4(peer) => peer,
         std::net::IpAddr::V6(peer) => panic!("{peer} is not an IPv4 address"),
@@ -152,12 +160,22 @@ impl TestNode {
     }
 }
 
+impl TestNode {
+    /// Ends the node's process, so to speak.
+    pub(crate) fn stop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
 impl Drop for TestNode {
     fn drop(&mut self) {
         self.jobs = None;
         let ended = self.thread.take().map(thread::JoinHandle::join);
         if !thread::panicking() {
-            assert!(matches!(ended, Some(Ok(()))), "the node's thread panicked");
+            assert!(matches!(ended, None | Some(Ok(()))), "the node's thread panicked");
         }
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{TestNetns, echo};
+use crate::testing::{TestNetns, echo, join};
 
 const ID: &str = "machine";
 
@@ -37,6 +37,20 @@ fn nodes_reach_each_other_and_the_machine() {
     assert_eq!(echo(&first, &machine, gateway), one.address);
     let default = |route: &Route| route.destination.prefix() == 0 && route.via == Via::Gateway(gateway);
     assert!(routes::all(&mut first.socket()).unwrap().iter().any(default));
+}
+
+#[test]
+fn nodes_go_out_under_the_address_of_the_machine() {
+    let (machine, run_dir) = (TestNetns::new(), RunDir::new());
+    let outside = TestNetns::new();
+    let (own, other) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+    join((&machine, own), (&outside, other), 24);
+    let node = machine.run(|| Segment::ensure(ID, &run_dir.path()).unwrap().node(1).unwrap());
+    assert_eq!(echo(&TestNetns::open(&node.netns), &outside, other), own);
+    machine.run(|| Segment::remove(ID, &run_dir.path())).unwrap();
+    assert_eq!(machine.interfaces(), ["eth0"]);
+    let tables = machine.run(|| std::process::Command::new("nft").args(["list", "tables"]).output());
+    assert_eq!(String::from_utf8(tables.unwrap().stdout).unwrap(), "");
 }
 
 #[test]

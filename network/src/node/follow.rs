@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use client::{Cache, CacheConfig, Change};
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::addr::Cidr;
 use crate::config::Config;
+use crate::dns::Dns;
 use crate::error::Error;
+use crate::ipam::{self, Ipam};
 use crate::node::{NodeNetwork, subnet};
 use crate::peers::{
     self, Facts, Local,
     apply::{Applier, Device},
 };
+use crate::proxy::{Proxy, ServiceCaches};
 
 /// How long after a failure the kernel is asked again; it doubles up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
@@ -30,75 +34,106 @@ struct Nodes {
 struct Follower {
     network: NodeNetwork,
     applier: Applier,
-    /// The range that is set up.
+    caches: ServiceCaches,
+    /// The range to serve; that of an earlier start until the API says another.
     cidr: Option<Cidr>,
+    running: Option<Running>,
+}
+
+/// What serves a range while it is held.
+struct Running {
+    cidr: Cidr,
+    _proxy: Proxy,
+    _dns: Dns,
 }
 
 /// Takes up the range of an earlier start, then follows the API.
-pub(super) async fn start(network: &NodeNetwork) -> Result<(), Error> {
+pub(super) fn start(network: &NodeNetwork) {
     // A task that held its own group would never be ended by the last handle's drop; a child's group it may.
     let config = Config { tasks: network.config.tasks.child("follow"), ..network.config.clone() };
-    let network_of_task = NodeNetwork { inner: network.inner.clone(), config };
-    let mut follower = Follower { network: network_of_task, applier: Applier::default(), cidr: None };
-    let left = network.inner.ipam().as_ref().map(|ipam| ipam.cidr());
-    if let Some(cidr) = left {
-        // Pods can be attached again even while the API is away.
-        follower.set_up(cidr).await?;
-    }
-    let config = &network.config;
-    let cache: Cache<Node> = Cache::start(
+    let caches = ServiceCaches::start(&config);
+    let nodes: Cache<Node> = Cache::start(
         &config.tasks,
         config.client.clone(),
         config.clock.clone(),
         config.random.clone(),
         CacheConfig { trim: Some(trim), ..CacheConfig::default() },
     );
-    config.tasks.spawn("network nodes", follower.run(cache));
-    Ok(())
+    let cidr = network.inner.ipam().as_ref().map(Ipam::cidr);
+    let follower = Follower {
+        network: NodeNetwork { inner: network.inner.clone(), config },
+        applier: Applier::default(),
+        caches,
+        cidr,
+        running: None,
+    };
+    follower.restore_host_ports();
+    network.config.tasks.spawn("nodes", follower.run(nodes));
 }
 
 impl Follower {
     async fn run(mut self, cache: Cache<Node>) {
-        let changed = watch::Sender::new(Nodes::default());
-        let mut nodes = changed.subscribe();
+        let sender = watch::Sender::new(Nodes::default());
+        let mut nodes = sender.subscribe();
         let own = self.network.config.node_name.clone();
         cache.on_change(move |change| {
-            changed.send_if_modified(|nodes| nodes.note(&own, change));
+            sender.send_if_modified(|nodes| nodes.note(&own, change));
         });
-        // A partial list would take routes away that are needed.
-        cache.synced().await;
-        let mut delay = RETRY.0;
+        let clock = self.network.config.clock.clone();
+        let mut synced = false;
+        let mut retry = None;
         loop {
-            let current = nodes.borrow_and_update().clone();
-            let changed = match self.apply(current).await {
-                Ok(()) => {
-                    delay = RETRY.0;
-                    nodes.changed().await
-                }
+            // Pods can be attached again even while the API is away, but routes stay until all nodes are known.
+            let current = synced.then(|| nodes.borrow_and_update().clone());
+            match self.apply(current).await {
+                Ok(()) => retry = None,
                 Err(error) => {
-                    warn!(%error, "the pod network is not up to date, trying again");
-                    let wait = self.network.config.clock.wait(delay);
-                    delay = (delay * 2).min(RETRY.1);
-                    tokio::select! {
-                        () = wait => Ok(()),
-                        changed = nodes.changed() => changed,
-                    }
+                    let delay = retry.map_or(RETRY.0, |delay: Duration| (delay * 2).min(RETRY.1));
+                    warn!(%error, "the pod network is not up to date, trying again in {delay:?}");
+                    retry = Some(delay);
                 }
-            };
-            if changed.is_err() {
-                return;
+            }
+            tokio::select! {
+                () = cache.synced(), if !synced => synced = true,
+                changed = nodes.changed(), if synced => if changed.is_err() { return },
+                () = clock.wait(retry.unwrap_or_default()), if retry.is_some() => {}
             }
         }
     }
 
-    async fn apply(&mut self, nodes: Nodes) -> Result<(), Error> {
-        let Some(cidr) = nodes.own.or(self.cidr) else {
+    /// Hands the host ports of an earlier start to the proxy, before it programs anything.
+    fn restore_host_ports(&self) {
+        let inner = &self.network.inner;
+        let guard = inner.ipam();
+        for (id, lease) in guard.iter().flat_map(|ipam| ipam.leases()) {
+            if !lease.host_ports.is_empty() {
+                // To have asked is enough; waiting would be for the API.
+                let _ = inner.host_ports.set(id, lease.address, lease.host_ports.clone()).now_or_never();
+            }
+        }
+    }
+
+    async fn apply(&mut self, nodes: Option<Nodes>) -> Result<(), Error> {
+        self.cidr = nodes.as_ref().and_then(|nodes| nodes.own).or(self.cidr);
+        let Some(cidr) = self.cidr else {
             debug!(node = %self.network.config.node_name, "waiting for a podCIDR");
             return Ok(());
         };
-        if self.cidr != Some(cidr) {
-            self.set_up(cidr).await?;
+        if self.running.as_ref().is_none_or(|running| running.cidr != cidr) {
+            let result = self.set_up(cidr).await;
+            let ready = result.as_ref().copied().map_err(ToString::to_string);
+            // What was there before is of no interest.
+            let _ = self.network.inner.ready.send_replace(ready);
+            result?;
         }
+        match nodes {
+            Some(nodes) => self.reach(cidr, nodes).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sets the routes to the other nodes.
+    async fn reach(&mut self, pod_cidr: Cidr, nodes: Nodes) -> Result<(), Error> {
         let config = &self.network.config;
         let (node_ip, cluster_cidr, own_name) =
             (config.node_ip, config.cluster_cidr, config.node_name.clone());
@@ -107,8 +142,7 @@ impl Follower {
         let work = self.network.blocking(move |inner| {
             let mut socket = inner.socket();
             let mut apply = || {
-                let local =
-                    Local { node_ip, subnet: subnet(&mut socket, node_ip)?, pod_cidr: cidr, cluster_cidr };
+                let local = Local { node_ip, subnet: subnet(&mut socket, node_ip)?, pod_cidr, cluster_cidr };
                 let wanted = peers::wanted(&local, &own_name, &nodes.all);
                 applier.apply(&mut socket, &inner.netns, &inner.names, &device, &local, &wanted)
             };
@@ -120,13 +154,19 @@ impl Follower {
         result.map_err(Error::kernel("set the routes to the other nodes"))
     }
 
-    async fn set_up(&mut self, cidr: Cidr) -> Result<(), Error> {
+    /// Serves a range; returns the bridge's index.
+    async fn set_up(&mut self, cidr: Cidr) -> Result<u32, Error> {
+        // Two would fight for one table.
+        self.running = None;
+        let inner = &self.network.inner;
         let bridge = self.network.blocking(move |inner| inner.set_up(cidr)).await?;
-        self.cidr = Some(cidr);
-        info!(%cidr, bridge = %self.network.inner.names.bridge, "pod network is ready");
-        // What was there before is of no interest.
-        let _ = self.network.inner.ready.send_replace(Ok(bridge));
-        Ok(())
+        let (config, caches) = (&self.network.config, &self.caches);
+        let (name, host_ports) = (&inner.names.bridge, inner.host_ports.clone());
+        let proxy = Proxy::start_with(config, caches.clone(), cidr, name, host_ports).await?;
+        let dns = Dns::start_with(config, caches.clone(), ipam::gateway(cidr)).await?;
+        self.running = Some(Running { cidr, _proxy: proxy, _dns: dns });
+        info!(%cidr, bridge = %name, "pod network is ready");
+        Ok(bridge)
     }
 }
 

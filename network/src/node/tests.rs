@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::routes;
-use crate::testing::{FakeApi, ID, TestNetns, TestNode, echo, join, sandbox};
+use crate::testing::{ECHO_PORT, FakeApi, ID, TestNetns, TestNode, echo, echo_at, join, sandbox};
 
 const NODE_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 
@@ -196,11 +196,61 @@ fn another_range_is_for_new_pods_and_the_old_ones_keep_theirs() {
     assert!(bridged("10.244.5.0/24") && !bridged("10.244.3.0/24"));
 }
 
+#[test]
+fn services_and_host_ports_lead_to_pods_here_and_elsewhere() {
+    let mut pair = two_nodes([NODE_IP, Ipv4Addr::new(192, 168, 1, 2)], |_, _| {});
+    let pods = [TestNetns::new(), TestNetns::new(), TestNetns::new()];
+    let here = pair.nodes[0].attach("here", &pods[0]);
+    let beside = pair.nodes[0].attach("beside", &pods[1]);
+    let there = pair.nodes[1].attach("there", &pods[2]);
+    for (name, address, pod) in [
+        ("here", "10.96.0.1", here.address),
+        ("beside", "10.96.0.2", beside.address),
+        ("there", "10.96.0.3", there.address),
+    ] {
+        pair.api.service(name, address, 80, ECHO_PORT, &[pod]);
+    }
+    // A later start programs all services before it is done with host ports.
+    let state = pair.state[0].path().to_owned();
+    let [first, _] = &mut pair.nodes;
+    first.stop();
+    *first = TestNode::start(&pair.netns[0], &pair.api, "a", NODE_IP, state);
+    let mut with_port = sandbox("beside", &pods[1]);
+    let host_port = |host_ip| crate::HostPort {
+        host_ip,
+        protocol: crate::Protocol::Udp,
+        host_port: 5353,
+        container_port: ECHO_PORT,
+    };
+    with_port.host_ports = vec![host_port(None)];
+    let again = with_port.clone();
+    first.call(|network| async move { network.attach(with_port).await.unwrap() });
+    wait_for_routes(&pair.netns[1], 1);
+    let service = |last| (Ipv4Addr::new(10, 96, 0, last), 80);
+    assert_eq!(echo_at(&pods[0], &pods[1], service(2)), here.address);
+    assert_eq!(echo_at(&pods[0], &pods[2], service(3)), here.address);
+    assert_eq!(echo_at(&pods[0], &pods[0], service(1)), here.gateway, "a pod that asks itself");
+    let port = (NODE_IP, 5353);
+    assert_eq!(echo_at(&pair.netns[1], &pods[1], port), Ipv4Addr::new(192, 168, 1, 2));
+    // Another start keeps the port, without being asked.
+    let state = pair.state[0].path().to_owned();
+    first.stop();
+    *first = TestNode::start(&pair.netns[0], &pair.api, "a", NODE_IP, state);
+    assert_eq!(echo_at(&pair.netns[1], &pods[1], port), Ipv4Addr::new(192, 168, 1, 2));
+    assert_eq!(first.call(|network| async move { network.attach(again).await.unwrap() }), beside);
+    first.call(|network| async move { network.detach("beside").await.unwrap() });
+    first.stop();
+    pair.netns[0].run(|| NodeNetwork::cleanup(ID, pair.state[0].path())).unwrap();
+    assert_eq!(pair.netns[0].interfaces(), ["eth0"]);
+    let tables = pair.netns[0].run(|| std::process::Command::new("nft").args(["list", "tables"]).output());
+    assert_eq!(String::from_utf8(tables.unwrap().stdout).unwrap(), "");
+}
+
 struct Pair {
     api: FakeApi,
     netns: [TestNetns; 2],
     nodes: [TestNode; 2],
-    _state: [tempfile::TempDir; 2],
+    state: [tempfile::TempDir; 2],
 }
 
 /// Two nodes with an interface each, joined.
@@ -217,7 +267,7 @@ fn two_nodes(addresses: [Ipv4Addr; 2], prepare: impl Fn(&TestNetns, Ipv4Addr)) -
         TestNode::start(&netns[0], &api, "a", addresses[0], state[0].path().into()),
         TestNode::start(&netns[1], &api, "b", addresses[1], state[1].path().into()),
     ];
-    Pair { api, netns, nodes, _state: state }
+    Pair { api, netns, nodes, state }
 }
 
 /// Returns once the node has so many routes to others, as the kernel announces.

@@ -1,6 +1,7 @@
 //! An API server's list and watch, for any kind, over a log that the test appends to.
 
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -45,6 +46,35 @@ impl FakeApi {
     pub(crate) fn delete_node(&self, name: &str) {
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "uid": name}});
         self.append("/api/v1/nodes", "DELETED", node);
+    }
+
+    /// Creates a service of this address, with these endpoints, for UDP.
+    pub(crate) fn service(&self, name: &str, address: &str, port: u16, target: u16, endpoints: &[Ipv4Addr]) {
+        let service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name, "namespace": "default", "uid": name},
+            "spec": {
+                "clusterIP": address, "clusterIPs": [address], "type": "ClusterIP",
+                "ipFamilies": ["IPv4"], "internalTrafficPolicy": "Cluster", "sessionAffinity": "None",
+                "ports": [{"name": "echo", "protocol": "UDP", "port": port, "targetPort": target}],
+            },
+        });
+        let ready = json!({"ready": true, "serving": true, "terminating": false});
+        let endpoint = |address: &Ipv4Addr| json!({"addresses": [address], "conditions": ready});
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": name, "namespace": "default", "uid": name,
+                "labels": {"kubernetes.io/service-name": name},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "echo", "protocol": "UDP", "port": target}],
+            "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        });
+        self.append("/api/v1/services", "ADDED", service);
+        self.append("/apis/discovery.k8s.io/v1/endpointslices", "ADDED", slice);
     }
 
     /// Adds an event of this type to the log.
