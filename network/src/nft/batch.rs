@@ -19,6 +19,7 @@ pub(super) const NEW_ELEMENT: u16 = 12;
 pub(super) const GET_ELEMENT: u16 = 13;
 const DELETE_ELEMENT: u16 = 14;
 
+const SET_INTERVAL: u32 = 0x4;
 const SET_MAP: u32 = 0x8;
 const SET_TIMEOUT: u32 = 0x10;
 const SET_EVAL: u32 = 0x20;
@@ -57,6 +58,8 @@ pub struct Set {
     pub data: Option<&'static [u32]>,
     /// The data are verdicts; `data` then counts for nothing.
     pub verdicts: bool,
+    /// Its elements are ranges.
+    pub ranges: bool,
     /// Rules add elements, which time out; at most this many.
     pub dynamic: Option<u32>,
 }
@@ -66,6 +69,8 @@ pub struct Set {
 pub enum Element {
     Key(Vec<u8>),
     Value(Vec<u8>, Vec<u8>),
+    /// A key whose fields lie between those of two keys.
+    Range(Vec<u8>, Vec<u8>),
     /// A value for this long.
     Expiring(Vec<u8>, Vec<u8>, Duration),
     Verdict(Vec<u8>, Verdict),
@@ -161,6 +166,9 @@ impl Batch {
             }
             if set.key.len() > 1 {
                 flags |= SET_CONCAT;
+            }
+            if set.ranges {
+                flags |= SET_INTERVAL;
             }
             if set.dynamic.is_some() {
                 flags |= SET_TIMEOUT | SET_EVAL;
@@ -274,7 +282,11 @@ impl Batch {
 
 impl Element {
     pub fn key(&self) -> &[u8] {
-        let (Self::Key(key) | Self::Value(key, _) | Self::Expiring(key, _, _) | Self::Verdict(key, _)) = self;
+        let (Self::Key(key)
+        | Self::Value(key, _)
+        | Self::Range(key, _)
+        | Self::Expiring(key, _, _)
+        | Self::Verdict(key, _)) = self;
         key
     }
 
@@ -284,6 +296,7 @@ impl Element {
         match self {
             Self::Key(_) => {}
             Self::Value(_, value) => attributes.nest(2, |nest| nest.bytes(DATA_VALUE, value)),
+            Self::Range(_, end) => attributes.nest(10, |nest| nest.bytes(DATA_VALUE, end)),
             Self::Expiring(_, value, timeout) => {
                 attributes.nest(2, |nest| nest.bytes(DATA_VALUE, value));
                 attributes.u64(4, u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));

@@ -98,6 +98,10 @@ pub enum Expr {
         set: String,
         from: Reg,
     },
+    NotContains {
+        set: String,
+        from: Reg,
+    },
     /// What the map has for the key that starts at `from`.
     Find {
         map: String,
@@ -183,7 +187,9 @@ impl Expr {
             Self::Value { .. } | Self::Verdict(_) => "immediate",
             Self::Equal { .. } | Self::NotEqual { .. } => "cmp",
             Self::Bitwise { .. } => "bitwise",
-            Self::Contains { .. } | Self::Find { .. } | Self::Dispatch { .. } => "lookup",
+            Self::Contains { .. } | Self::NotContains { .. } | Self::Find { .. } | Self::Dispatch { .. } => {
+                "lookup"
+            }
             Self::Random { .. } => "numgen",
             Self::Fib { .. } => "fib",
             Self::Update { .. } => "dynset",
@@ -244,6 +250,11 @@ impl Expr {
             Self::Contains { set, from } => {
                 data.text(1, set);
                 data.u32(2, from.number());
+            }
+            Self::NotContains { set, from } => {
+                data.text(1, set);
+                data.u32(2, from.number());
+                data.u32(5, 1);
             }
             Self::Find { map, from, to } => {
                 data.text(1, map);

@@ -249,9 +249,16 @@ mod tests {
     use super::super::{Chain, Ct, Expr, Hook, Meta, Reg, Set, Verdict};
     use super::*;
 
-    const KINDS: Set =
-        Set { name: "kinds", key: &[12, 13], data: Some(&[19]), verdicts: false, dynamic: None };
-    const VERDICTS: Set = Set { name: "verdicts", key: &[19], data: None, verdicts: true, dynamic: None };
+    const KINDS: Set = Set {
+        name: "kinds",
+        key: &[12, 13],
+        data: Some(&[19]),
+        verdicts: false,
+        ranges: false,
+        dynamic: None,
+    };
+    const VERDICTS: Set =
+        Set { name: "verdicts", key: &[19], data: None, verdicts: true, ranges: false, dynamic: None };
 
     fn in_new_namespace(test: impl FnOnce() + Send + 'static) {
         let thread = std::thread::spawn(|| {

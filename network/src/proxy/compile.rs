@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::model::{Backends, Endpoint, Frontend, Masquerade, Refusal, View};
+use crate::addr::Cidr;
 use crate::config::{HostPort, Protocol};
 
 /// Services with this label are another proxy's.
@@ -26,7 +27,9 @@ pub fn service(service: &Service, slices: &[Arc<EndpointSlice>], node: &str) -> 
     if cluster_ips.is_empty() {
         return frontends;
     }
-    let external_ips = external_ips(service, spec);
+    let balanced = balanced_ips(service);
+    let external_ips = external_ips(spec, &balanced);
+    let sources = sources(spec);
     let affinity = affinity(spec);
     for port in spec.ports.iter().flatten() {
         let Some(protocol) = Protocol::parse(port.protocol.as_deref()) else { continue };
@@ -48,6 +51,11 @@ pub fn service(service: &Service, slices: &[Arc<EndpointSlice>], node: &str) -> 
             } else {
                 frontends.insert(frontend, choice.backends(false, Masquerade::Always, affinity));
             }
+        }
+    }
+    for (frontend, backends) in &mut frontends {
+        if frontend.view == View::All && frontend.address.is_some_and(|address| balanced.contains(&address)) {
+            backends.sources.clone_from(&sources);
         }
     }
     frontends
@@ -78,6 +86,7 @@ fn single(endpoint: Endpoint) -> Backends {
         masquerade: Masquerade::Never,
         affinity: None,
         when_empty: Refusal::Reject,
+        sources: Vec::new(),
     }
 }
 
@@ -131,7 +140,13 @@ impl Choice {
     fn backends(&self, local: bool, masquerade: Masquerade, affinity: Option<u32>) -> Backends {
         let endpoints = if local { &self.local } else { &self.cluster };
         let when_empty = if local && !self.cluster.is_empty() { Refusal::Drop } else { Refusal::Reject };
-        Backends { endpoints: endpoints.iter().copied().collect(), masquerade, affinity, when_empty }
+        Backends {
+            endpoints: endpoints.iter().copied().collect(),
+            masquerade,
+            affinity,
+            when_empty,
+            sources: Vec::new(),
+        }
     }
 }
 
@@ -140,14 +155,37 @@ fn cluster_ips(spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
     all.filter_map(|text| text.parse().ok()).collect()
 }
 
-fn external_ips(service: &Service, spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
+fn balanced_ips(service: &Service) -> BTreeSet<Ipv4Addr> {
     let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref());
     let ingress = ingress.flat_map(|balancer| balancer.ingress.iter().flatten());
-    let balanced = ingress
-        // Traffic to a proxying balancer's address must pass the balancer.
-        .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
-        .filter_map(|ingress| ingress.ip.as_ref());
-    spec.external_ips.iter().flatten().chain(balanced).filter_map(|text| text.parse().ok()).collect()
+    // Traffic to a proxying balancer's address must pass the balancer.
+    let ours = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
+    ours.filter_map(|ingress| ingress.ip.as_ref()?.parse().ok()).collect()
+}
+
+fn external_ips(spec: &ServiceSpec, balanced: &BTreeSet<Ipv4Addr>) -> BTreeSet<Ipv4Addr> {
+    let external = spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok());
+    external.chain(balanced.iter().copied()).collect()
+}
+
+/// The source ranges of a load balancer, without those inside of others. Only ranges of another address family
+/// still keep everybody out.
+fn sources(spec: &ServiceSpec) -> Vec<Cidr> {
+    let texts = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    let mut networks: Vec<Cidr> = texts.iter().filter_map(|text| text.trim().parse().ok()).collect();
+    if networks.is_empty() && !texts.is_empty() {
+        networks.push(Cidr::new(Ipv4Addr::UNSPECIFIED, 32));
+    }
+    networks.sort_by_key(|network| (network.prefix(), *network));
+    let mut disjoint: Vec<Cidr> = Vec::new();
+    for network in networks {
+        if !disjoint.iter().any(|wider| wider.contains(network.network())) {
+            disjoint.push(network);
+        }
+    }
+    // No ranges are the same as a range of everything.
+    disjoint.retain(|network| network.prefix() > 0);
+    disjoint
 }
 
 fn affinity(spec: &ServiceSpec) -> Option<u32> {
@@ -276,6 +314,22 @@ mod tests {
             found.sort();
             expected.sort();
             assert_eq!(found, expected, "{extra}");
+        }
+    }
+
+    #[test]
+    fn source_ranges_are_disjoint() {
+        let cases = [
+            (json!([]), vec![]),
+            (json!(["10.1.0.0/16", "10.0.0.0/8", " 9.0.0.0/8 "]), vec!["9.0.0.0/8", "10.0.0.0/8"]),
+            (json!(["0.0.0.0/0", "10.0.0.0/8"]), vec![]),
+            (json!(["fd00::/8"]), vec!["0.0.0.0/32"]),
+        ];
+        for (ranges, expected) in cases {
+            let spec: ServiceSpec =
+                serde_json::from_value(json!({"loadBalancerSourceRanges": ranges})).unwrap();
+            let found: Vec<_> = sources(&spec).iter().map(ToString::to_string).collect();
+            assert_eq!(found, expected, "{ranges}");
         }
     }
 

@@ -30,6 +30,7 @@ const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 9, 1);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 9, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 50);
+const BALANCED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -227,7 +228,11 @@ fn frontends(
     for (key, value) in extra.as_object().unwrap() {
         spec[key] = value.clone();
     }
-    let service: Service = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
+    let mut service = json!({"metadata": {"name": name}, "spec": spec});
+    if extra["type"] == "LoadBalancer" {
+        service["status"] = json!({"loadBalancer": {"ingress": [{"ip": BALANCED}]}});
+    }
+    let service: Service = serde_json::from_value(service).unwrap();
     let endpoint = |pod: &&str| {
         let address = if *pod == "a" { "10.244.1.2" } else { "10.244.1.3" };
         // Pod a counts as local, b as another node's.
@@ -312,6 +317,21 @@ fn a_service_without_endpoints_refuses_at_once() {
     }
     lab.service(node_port(), &["a"]);
     assert_eq!(lab.outside.tcp(NODE, 30080).unwrap(), "a 10.244.1.1");
+}
+
+#[test]
+fn a_load_balancer_lets_its_source_ranges_in_only() {
+    let mut lab = Lab::new();
+    lab.outside.ip(&format!("route add {BALANCED} via {NODE}"));
+    let balanced = |ranges: Value| json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges});
+    lab.service(balanced(json!([])), &["a"]);
+    assert_eq!(lab.outside.tcp(BALANCED, 80).unwrap(), "a 10.244.1.1");
+    lab.service(balanced(json!(["192.168.9.0/24", "10.0.0.0/8"])), &["a"]);
+    assert_eq!(lab.outside.tcp(BALANCED, 80).unwrap(), "a 10.244.1.1");
+    lab.service(balanced(json!(["192.168.9.128/25", "10.0.0.0/8"])), &["a"]);
+    assert_eq!(lab.outside.connect(BALANCED, 80).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!(lab.pod("b").tcp(BALANCED, 80).unwrap(), "a 10.244.1.1");
+    lab.node.command("nft", "list ruleset".into());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use crate::addr::Cidr;
 use crate::config::Protocol;
 
 /// Which clients a frontend is for.
@@ -57,6 +58,8 @@ pub struct Backends {
     /// Seconds for which a client comes back to the same endpoint.
     pub affinity: Option<u32>,
     pub when_empty: Refusal,
+    /// Where clients may come from: disjoint networks; anywhere if there is none.
+    pub sources: Vec<Cidr>,
 }
 
 /// Who wants a frontend. The first in this order gets it when several do.

@@ -30,6 +30,9 @@ const ENDPOINTS: &str = "endpoints";
 const PORT_ENDPOINTS: &str = "port-endpoints";
 const REFUSED: &str = "refused";
 const REFUSED_PORTS: &str = "refused-ports";
+/// Load balancers' frontends with source ranges, and these.
+const RESTRICTED: &str = "restricted";
+const ALLOWED: &str = "allowed";
 const HAIRPINS: &str = "hairpins";
 /// Which endpoint a client sticks to.
 pub(crate) const AFFINITY: &str = "affinity";
@@ -43,6 +46,8 @@ const LOCAL_OUT: u32 = 3;
 const POST_ROUTING: u32 = 4;
 const DNAT_PRIORITY: i32 = -100;
 const SNAT_PRIORITY: i32 = 100;
+/// Before destination NAT, so that the frontend is seen.
+const BEFORE_DNAT: i32 = -110;
 /// After destination NAT, so that only what it left alone is seen.
 const AFTER_DNAT: i32 = -90;
 
@@ -52,14 +57,14 @@ const STATE_NEW: u32 = 1 << 3;
 const STATUS_DNAT: u32 = 1 << 5;
 
 const fn map(name: &'static str, key: &'static [u32], data: &'static [u32]) -> Set {
-    Set { name, key, data: Some(data), verdicts: false, dynamic: None }
+    Set { name, key, data: Some(data), verdicts: false, ranges: false, dynamic: None }
 }
 
 const fn verdicts(name: &'static str, key: &'static [u32]) -> Set {
-    Set { name, key, data: None, verdicts: true, dynamic: None }
+    Set { name, key, data: None, verdicts: true, ranges: false, dynamic: None }
 }
 
-const SETS: [Set; 11] = [
+const SETS: [Set; 13] = [
     map(SERVICES, &[ADDRESS, PROTOCOL, PORT], &[MARK]),
     map(SERVICES_INSIDE, &[ADDRESS, PROTOCOL, PORT], &[MARK]),
     map(NODE_PORTS, &[PROTOCOL, PORT], &[MARK]),
@@ -69,12 +74,36 @@ const SETS: [Set; 11] = [
     map(PORT_ENDPOINTS, &[MARK, PROTOCOL, PORT], &[ADDRESS, PORT]),
     verdicts(REFUSED, &[ADDRESS, PROTOCOL, PORT]),
     verdicts(REFUSED_PORTS, &[PROTOCOL, PORT]),
-    Set { name: HAIRPINS, key: &[ADDRESS, ADDRESS], data: None, verdicts: false, dynamic: None },
+    Set {
+        name: RESTRICTED,
+        key: &[ADDRESS, PROTOCOL, PORT],
+        data: None,
+        verdicts: false,
+        ranges: false,
+        dynamic: None,
+    },
+    Set {
+        name: ALLOWED,
+        key: &[ADDRESS, PROTOCOL, PORT, ADDRESS],
+        data: None,
+        verdicts: false,
+        ranges: true,
+        dynamic: None,
+    },
+    Set {
+        name: HAIRPINS,
+        key: &[ADDRESS, ADDRESS],
+        data: None,
+        verdicts: false,
+        ranges: false,
+        dynamic: None,
+    },
     Set {
         name: AFFINITY,
         key: &[ADDRESS, ADDRESS, PROTOCOL, PORT],
         data: Some(&[MARK]),
         verdicts: false,
+        ranges: false,
         dynamic: Some(MAX_AFFINITIES),
     },
 ];
@@ -101,6 +130,8 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Value {
     None,
+    /// The end of a range.
+    To(Vec<u8>),
     Data(Vec<u8>),
     Verdict(Verdict),
 }
@@ -134,6 +165,22 @@ pub(crate) fn endpoint_entry(frontend: &Frontend, slot: u32, endpoint: Endpoint)
     let mut key = slot.to_ne_bytes().to_vec();
     key.extend(frontend_key(frontend));
     Entry { map, key, value: Value::Data(endpoint_data(endpoint)) }
+}
+
+/// Where clients of the frontend may come from.
+pub(crate) fn source_entries(frontend: &Frontend, sources: &[Cidr]) -> Vec<Entry> {
+    if sources.is_empty() {
+        return Vec::new();
+    }
+    let key = frontend_key(frontend);
+    let allowed = sources.iter().map(|network| {
+        let first = network.network();
+        let last = Ipv4Addr::from_bits(first.to_bits() | !network.mask().to_bits());
+        let with = |address: Ipv4Addr| [key.as_slice(), &address.octets()].concat();
+        Entry { map: ALLOWED, key: with(first), value: Value::To(with(last)) }
+    });
+    let restricted = Entry { map: RESTRICTED, key: key.clone(), value: Value::None };
+    std::iter::once(restricted).chain(allowed).collect()
 }
 
 pub(crate) fn hairpin_entry(address: Ipv4Addr) -> Entry {
@@ -204,7 +251,10 @@ fn fill(batch: &mut Batch, changes: &Changes) {
             entries.iter().filter(|entry| entry.map == set.name).map(Entry::element).collect()
         };
         let keys = |entries: Vec<Element>| -> Vec<Element> {
-            let key = |element: Element| Element::Key(element.key().to_vec());
+            let key = |element: Element| match element {
+                Element::Range(..) => element,
+                other => Element::Key(other.key().to_vec()),
+            };
             entries.into_iter().map(key).collect()
         };
         batch.delete_elements(set.name, &keys(of_set(&changes.deleted)));
@@ -216,6 +266,7 @@ impl Entry {
     fn element(&self) -> Element {
         match &self.value {
             Value::None => Element::Key(self.key.clone()),
+            Value::To(end) => Element::Range(self.key.clone(), end.clone()),
             Value::Data(data) => Element::Value(self.key.clone(), data.clone()),
             Value::Verdict(verdict) => Element::Verdict(self.key.clone(), verdict.clone()),
         }
@@ -234,6 +285,8 @@ fn base(batch: &mut Batch, place: &Place) {
         base_chain("nat-prerouting", "nat", PRE_ROUTING, DNAT_PRIORITY),
         base_chain("nat-output", "nat", LOCAL_OUT, DNAT_PRIORITY),
         base_chain("nat-postrouting", "nat", POST_ROUTING, SNAT_PRIORITY),
+        base_chain("sources-prerouting", "filter", PRE_ROUTING, BEFORE_DNAT),
+        base_chain("sources-output", "filter", LOCAL_OUT, BEFORE_DNAT),
         base_chain("filter-prerouting", "filter", PRE_ROUTING, AFTER_DNAT),
         base_chain("filter-output", "filter", LOCAL_OUT, AFTER_DNAT),
         base_chain("filter-input", "filter", LOCAL_IN, 0),
@@ -259,6 +312,8 @@ fn base(batch: &mut Batch, place: &Place) {
         .collect();
     batch.add_rule("filter-prerouting", &of_new_connections);
     batch.add_rule("filter-output", &of_new_connections);
+    batch.add_rule("sources-prerouting", &check_source());
+    batch.add_rule("sources-output", &check_source());
     for rule in find_refusal(place) {
         batch.add_rule("find-refusal", &rule);
     }
@@ -368,6 +423,19 @@ fn find_refusal(place: &Place) -> Vec<Vec<Expr>> {
     unknown.extend(Expr::network(Reg(0), Reg(0), place.service_cidr, true));
     unknown.push(Expr::Verdict(Verdict::Goto(REJECT.to_owned())));
     vec![of_address, of_port, unknown]
+}
+
+/// Load balancers tell who may come; the packet still shows whom it is for.
+fn check_source() -> Vec<Expr> {
+    let mut rule = vec![Expr::Ct { key: Ct::State, to: Reg(0) }];
+    rule.extend(Expr::any_bit(Reg(0), Reg(0), STATE_NEW));
+    rule.extend(destination(0, true));
+    rule.push(Expr::Contains { set: RESTRICTED.to_owned(), from: Reg(0) });
+    rule.extend(destination(0, true));
+    rule.push(Expr::SourceAddress(Reg(3)));
+    rule.push(Expr::NotContains { set: ALLOWED.to_owned(), from: Reg(0) });
+    rule.push(Expr::Verdict(Verdict::Drop));
+    rule
 }
 
 fn reject_tcp() -> Vec<Expr> {

@@ -29,6 +29,8 @@ struct Programmed {
     refusal: Refusal,
     /// An endpoint keeps its place while it lives, so that few elements change.
     slots: Vec<Endpoint>,
+    /// What says where clients may come from.
+    sources: Vec<Entry>,
 }
 
 /// Elements to add and delete.
@@ -138,6 +140,7 @@ impl Table {
         let new = winner.map(|(_, backends)| Programmed {
             class: Class::of(&frontend, backends),
             refusal: backends.when_empty,
+            sources: rules::source_entries(&frontend, &backends.sources),
             slots: arrange(old.as_ref().map_or(&[], |old| &old.slots), &backends.endpoints),
         });
 
@@ -149,6 +152,14 @@ impl Table {
         if old_head != new_head {
             changes.deleted.extend(old_head);
             changes.added.extend(new_head);
+        }
+        let sources = |programmed: &Option<Programmed>| -> Vec<Entry> {
+            programmed.as_ref().map(|programmed| programmed.sources.clone()).unwrap_or_default()
+        };
+        let (old_sources, new_sources) = (sources(&old), sources(&new));
+        if old_sources != new_sources {
+            changes.deleted.extend(old_sources);
+            changes.added.extend(new_sources);
         }
         if let Some(class) = new.as_ref().and_then(|new| new.class)
             && self.classes.insert(class)
@@ -267,6 +278,7 @@ mod tests {
             masquerade: Masquerade::Never,
             affinity: None,
             when_empty: Refusal::Reject,
+            sources: Vec::new(),
         }
     }
 
