@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::{StreamExt, TryStreamExt};
+use nix::sys::statvfs::statvfs;
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
@@ -14,7 +15,7 @@ use super::document::{Descriptor, Manifest};
 use super::error::{At, ImageError};
 use super::ingest::Plan;
 use super::reference::{Object, Reference};
-use super::store::InUse;
+use super::store::{InUse, Store};
 use super::{Image, Images};
 
 mod auth;
@@ -136,6 +137,8 @@ async fn run(images: &Images, name: &Reference, credentials: auth::Credentials) 
     let config = registry.document(&config).await?;
     let plan = Arc::new(Plan::new(digest, bytes, &manifest, config)?);
     let in_use = Arc::new(in_use);
+    let (announced, space) = (plan.clone(), images.inner.store.clone());
+    images.inner.tasks.blocking(move || check_space(&space, announced.layers())).await?;
     layers(images, &registry, &plan, &in_use).await?;
 
     let mut names = vec![by_digest];
@@ -147,6 +150,20 @@ async fn run(images: &Images, name: &Reference, credentials: auth::Credentials) 
     images.resolve(&id).ok_or(ImageError::NotFound(id))
 }
 
+/// Says early that the disk is too small, before it is full.
+fn check_space(store: &Store, layers: &[Descriptor]) -> Result<(), ImageError> {
+    let missing = layers.iter().filter(|layer| !store.has_blob(&layer.digest));
+    let needed = missing.fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
+    let disk = statvfs(store.root()).at("read the free space of", store.root())?;
+    let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+    match needed > free {
+        true => Err(ImageError::Registry(format!(
+            "no space left on device: the layers take {needed} bytes, and {free} are free"
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// Downloads layers, a few at a time, while those that are here are unpacked in order.
 async fn layers(
     images: &Images,
@@ -154,7 +171,8 @@ async fn layers(
     plan: &Arc<Plan>,
     in_use: &Arc<InUse>,
 ) -> Result<(), ImageError> {
-    let (here, mut arrived) = mpsc::channel(1);
+    // Never full: downloads must go on while a large layer is unpacked, or their registry would seem silent.
+    let (here, mut arrived) = mpsc::channel(plan.layers().len().max(1));
     let download = async {
         let downloads =
             plan.layers().iter().cloned().map(|layer| download(images.clone(), registry.clone(), layer));

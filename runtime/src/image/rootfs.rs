@@ -101,8 +101,14 @@ pub(crate) fn mount(dir: &Path, used: &Used, layers: &[PathBuf]) -> Result<PathB
             break;
         }
     }
-    result.at("mount an overlay on", &merged)?;
-    Ok(merged)
+    match result {
+        Ok(()) => Ok(merged),
+        Err(Errno::EINVAL) => Err(ImageError::Request(format!(
+            "overlayfs can't write to the filesystem of {}: move the data directory to another one (ext4, xfs, tmpfs)",
+            dir.display()
+        ))),
+        Err(errno) => Err(errno).at("mount an overlay on", &merged),
+    }
 }
 
 /// Unmounts a container's root filesystem and deletes what the container wrote. Nothing there is fine.

@@ -246,3 +246,14 @@ async fn a_pull_that_nobody_waits_for_ends_and_a_new_one_succeeds() {
     node.pull(&name, None).await.unwrap();
     assert_eq!(registry.manifest_requests(), 2);
 }
+
+#[tokio::test]
+async fn an_image_that_does_not_fit_is_not_begun() {
+    let registry = Fake::start(Login::None).await;
+    let (digest, _) = registry.add("app", "1", &["one"]);
+    registry.announce_layers_as("app", &digest, "2", 1 << 60);
+    let error = node().pull(&registry.name("app:2"), None).await.unwrap_err().to_string();
+    assert!(error.contains("no space left on device"), "{error}");
+    // The config only.
+    assert_eq!(registry.blob_requests(), 1);
+}

@@ -83,6 +83,7 @@ impl Stack {
     fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         fs::create_dir(temp.path().join("outside")).unwrap();
+        fs::set_permissions(temp.path().join("outside"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(temp.path().join("outside/secret"), "secret").unwrap();
         Self { temp, layers: Vec::new() }
     }

@@ -222,6 +222,15 @@ impl Fake {
         manifest.layers.unwrap().remove(0)
     }
 
+    /// The same image under another tag, with layers that claim another size.
+    pub(super) fn announce_layers_as(&self, repository: &str, reference: &str, tag: &str, size: u64) {
+        let key = (repository.to_owned(), reference.to_owned());
+        let manifest = self.content().manifests[&key].1.clone();
+        let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        manifest["layers"][0]["size"] = json!(size);
+        self.publish(repository, Some(tag), MANIFEST, manifest.to_string().into());
+    }
+
     pub(super) fn corrupt_layers(&self) {
         let mut content = self.content();
         for digest in content.layers.clone() {
