@@ -14,11 +14,14 @@ use crate::harness::{Caches, Context};
 
 mod claim;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod garbage_collector;
 pub mod harness;
 mod node_ipam;
+mod node_lifecycle;
+mod pod_gc;
 mod pods;
 mod replicaset;
 mod resources;
@@ -26,6 +29,7 @@ mod root_ca;
 mod scaled;
 mod service_account;
 mod serving;
+mod taint_eviction;
 
 /// What the controllers need to run.
 #[derive(Clone)]
@@ -52,6 +56,10 @@ struct Controller {
 const CONTROLLERS: &[Controller] = &[
     Controller { account: deployment::ACCOUNT, start: deployment::start },
     Controller { account: replicaset::ACCOUNT, start: replicaset::start },
+    Controller { account: disruption::ACCOUNT, start: disruption::start },
+    Controller { account: pod_gc::ACCOUNT, start: pod_gc::start },
+    Controller { account: node_lifecycle::ACCOUNT, start: node_lifecycle::start },
+    Controller { account: node_lifecycle::ACCOUNT, start: taint_eviction::start },
     Controller { account: "node-controller", start: node_ipam::start },
     Controller { account: "service-account-controller", start: service_account::start },
     Controller { account: "root-ca-cert-publisher", start: root_ca::start },
