@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, IoContext};
 use crate::process::PidFd;
 
-pub(crate) use stats::{CpuFigures, MemoryFigures};
-
 mod limits;
 mod stats;
 
@@ -52,7 +50,9 @@ impl Cgroups {
             let controllers: Vec<String> = match kind {
                 "cgroup" => options
                     .split(',')
-                    .filter(|option| !matches!(*option, "rw" | "ro" | "xattr" | "noprefix" | "clone_children"))
+                    .filter(|option| {
+                        !matches!(*option, "rw" | "ro" | "xattr" | "noprefix" | "clone_children")
+                    })
                     .filter(|option| !option.starts_with("release_agent="))
                     .map(str::to_owned)
                     .collect(),
@@ -64,7 +64,8 @@ impl Cgroups {
                 hierarchies.push(hierarchy);
             }
         }
-        let legacy = hierarchies.iter().any(|hierarchy| hierarchy.controllers.iter().any(|name| name == "memory"));
+        let legacy =
+            hierarchies.iter().any(|hierarchy| hierarchy.controllers.iter().any(|name| name == "memory"));
         Self { hierarchies, legacy }
     }
 
@@ -98,7 +99,8 @@ impl Cgroups {
     pub(crate) fn legacy_mount_names(&self) -> Vec<String> {
         let mut names: BTreeSet<String> = BTreeSet::new();
         for hierarchy in self.hierarchies.iter().filter(|hierarchy| !hierarchy.controllers.is_empty()) {
-            names.extend(hierarchy.controllers.iter().map(|name| name.trim_start_matches("name=").to_owned()));
+            names
+                .extend(hierarchy.controllers.iter().map(|name| name.trim_start_matches("name=").to_owned()));
             names.extend(hierarchy.mount_point.file_name().and_then(|name| name.to_str()).map(str::to_owned));
         }
         names.into_iter().collect()
@@ -106,7 +108,9 @@ impl Cgroups {
 
     fn hierarchy(&self, controller: &str) -> Option<&Hierarchy> {
         match self.legacy {
-            true => self.hierarchies.iter().find(|each| each.controllers.iter().any(|name| name == controller)),
+            true => {
+                self.hierarchies.iter().find(|each| each.controllers.iter().any(|name| name == controller))
+            }
             false => self.hierarchies.iter().find(|each| each.controllers.is_empty()),
         }
     }
@@ -151,7 +155,7 @@ impl Cgroups {
             for directory in tree(&directory) {
                 let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
                 // 0 is a process of a pid namespace that can't be seen from here.
-                found.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0));
+                found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
             }
         }
         found
@@ -179,7 +183,9 @@ impl Cgroups {
             }
             for process in &processes {
                 if !process.wait(deadline.saturating_duration_since(Instant::now())) {
-                    return Err(Error::Deadline(format!("processes of cgroup {cgroup} do not end on SIGKILL")));
+                    return Err(Error::Deadline(format!(
+                        "processes of cgroup {cgroup} do not end on SIGKILL"
+                    )));
                 }
             }
         }
@@ -201,7 +207,9 @@ impl Cgroups {
         for directory in self.directories(cgroup) {
             for directory in tree(&directory).iter().rev() {
                 match fs::remove_dir(directory) {
-                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).at("remove", directory),
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        return Err(error).at("remove", directory);
+                    }
                     _ => {}
                 }
             }
@@ -226,7 +234,12 @@ fn tree(directory: &Path) -> Vec<PathBuf> {
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
         let Ok(entries) = fs::read_dir(&directory) else { continue };
-        open.extend(entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        open.extend(
+            entries
+                .flatten()
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
         found.push(directory);
     }
     found
@@ -263,7 +276,8 @@ mod tests {
 
     #[test]
     fn a_unified_machine_has_one_directory_for_all_controllers() {
-        let cgroups = Cgroups::from_mountinfo("25 24 0:23 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n");
+        let cgroups =
+            Cgroups::from_mountinfo("25 24 0:23 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n");
         assert!(!cgroups.legacy());
         assert_eq!(cgroups.directory("memory", "/a"), Some(PathBuf::from("/sys/fs/cgroup/a")));
         assert!(cgroups.legacy_mount_names().is_empty());

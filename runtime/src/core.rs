@@ -1,6 +1,5 @@
 //! The server's shared state.
 
-
 use base::{Random, Tasks};
 use cri::{ContainerEventResponse, ContainerEventType};
 use tokio::sync::broadcast;
@@ -86,4 +85,3 @@ impl Core {
         self.events.subscribe()
     }
 }
-

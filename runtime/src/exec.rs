@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use crate::container::Container;
 use crate::core::Core;
 use crate::error::{Error, IoContext};
-use crate::process::PidFd;
+use crate::process::{PidFd, watched};
 use crate::record;
 use crate::shim::receive_descriptor;
 
@@ -58,12 +58,14 @@ impl Core {
         if args.is_empty() {
             return Err(Error::Invalid("no command specified".to_owned()));
         }
-        let directory = self.paths.container_state(&container.id).join(format!("exec-{}", &self.new_id()[..16]));
+        let directory =
+            self.paths.container_state(&container.id).join(format!("exec-{}", &self.new_id()[..16]));
         let (path, request) = (directory.join(REQUEST), Request { id: container.id.clone(), args, tty });
         self.tasks
             .blocking(move || {
                 std::fs::create_dir_all(path.parent().unwrap_or(&path)).at("create", &path)?;
-                let text = serde_json::to_vec(&request).map_err(|error| Error::failed("exec request", error))?;
+                let text =
+                    serde_json::to_vec(&request).map_err(|error| Error::failed("exec request", error))?;
                 std::fs::write(&path, text).at("write", &path)
             })
             .await?;
@@ -93,8 +95,9 @@ impl Core {
         if let Some(sender) = sender {
             match self.tasks.blocking(move || receive_descriptor(sender.as_raw_fd())).await {
                 Ok(master) => {
-                    fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK)).at("open", "the terminal")?;
-                    exec.terminal = Some(Arc::new(AsyncFd::new(master).at("open", "the terminal")?));
+                    fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))
+                        .at("open", "the terminal")?;
+                    exec.terminal = Some(Arc::new(watched(master).at("open", "the terminal")?));
                 }
                 // The helper says better why there is none.
                 Err(error) => {

@@ -13,10 +13,22 @@ use base::{Clock, Tasks};
 pub use crate::error::Error;
 pub use crate::network::{HostPort, LoopbackOnly, NetworkError, PodNetwork, SandboxNetwork};
 
+mod cgroup;
+mod container;
+mod core;
 mod error;
+mod exec;
 pub mod image;
 mod network;
+mod paths;
+mod process;
+mod record;
 pub mod role;
+mod sandbox;
+mod server;
+mod service;
+mod shim;
+mod streaming;
 
 /// What a runtime needs to know and to reach.
 #[derive(Clone)]
@@ -43,12 +55,20 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Runtime {
     socket: PathBuf,
+    images: image::Images,
 }
 
 impl Runtime {
     /// Adopts what runs and serves CRI on the socket until the tasks are cancelled.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        Ok(Self { socket: config.socket })
+        let socket = config.socket.clone();
+        let images = server::start(config).await?;
+        Ok(Self { socket, images })
+    }
+
+    /// The images of this node, for those in the same process.
+    pub fn images(&self) -> &image::Images {
+        &self.images
     }
 
     /// The endpoint to dial.
@@ -60,6 +80,5 @@ impl Runtime {
 /// For `skiff down`: ends every container and sandbox and leaves no process, mount, cgroup or socket behind.
 /// Images stay. Succeeds when nothing is there.
 pub async fn cleanup(config: &Config) -> Result<(), Error> {
-    let _ = config;
-    Ok(())
+    server::cleanup(config).await
 }

@@ -4,11 +4,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
 
 /// A process as it can be found again after a restart of ours: the number alone is reused by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +55,8 @@ impl PidFd {
     pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
         let info = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: a null siginfo asks the kernel to fill it as kill(2) does.
-        let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, info, 0) };
+        let result =
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, info, 0) };
         match result {
             0 => Ok(()),
             _ => match io::Error::last_os_error() {
@@ -90,10 +92,28 @@ impl PidFd {
     }
 }
 
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl AsRawFd for PidFd {
     fn as_raw_fd(&self) -> i32 {
         self.0.as_raw_fd()
     }
+}
+
+impl From<PidFd> for OwnedFd {
+    fn from(process: PidFd) -> Self {
+        process.0
+    }
+}
+
+/// Lets the runtime watch a descriptor.
+pub(crate) fn watched<T: AsRawFd + Into<OwnedFd>>(fd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: what turns into an owned descriptor owns it, so it stays open and the same while it is watched.
+    unsafe { AsyncFd::register(fd) }.map_err(Into::into)
 }
 
 /// The exit code a shell would show for a wait status.

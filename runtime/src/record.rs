@@ -51,7 +51,9 @@ pub(crate) fn remove_dir_all(path: &Path) -> Result<(), Error> {
 /// The names in a directory; none when it doesn't exist.
 pub(crate) fn names(path: &Path) -> Result<Vec<String>, Error> {
     match fs::read_dir(path) {
-        Ok(entries) => Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()),
+        Ok(entries) => {
+            Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error).at("list", path),
     }

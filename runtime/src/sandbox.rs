@@ -12,6 +12,7 @@ use cri::{NamespaceMode, NamespaceOption, PodSandboxConfig};
 use crate::error::Error;
 use crate::process::ProcessId;
 
+pub(crate) use namespaces::unmount;
 pub(crate) use record::Record;
 
 mod files;
@@ -136,7 +137,9 @@ mod tests {
     #[test]
     fn an_id_may_be_shortened_while_it_is_unique() {
         let map = HashMap::from([("abc".to_owned(), 1), ("abd".to_owned(), 2), ("ab".to_owned(), 3)]);
-        for (id, expected) in [("abc", Some(1)), ("ab", Some(3)), ("a", None), ("", None), ("abd", Some(2)), ("x", None)] {
+        for (id, expected) in
+            [("abc", Some(1)), ("ab", Some(3)), ("a", None), ("", None), ("abd", Some(2)), ("x", None)]
+        {
             assert_eq!(by_prefix(&map, id), expected, "{id}");
         }
     }

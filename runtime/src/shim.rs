@@ -29,8 +29,9 @@ mod run;
 mod serve;
 mod trace;
 
-pub(crate) use console::Console;
+pub(crate) use console::{Console, receive_descriptor, resize};
 pub(crate) use create::sources;
+pub(crate) use run::{read_terminal, write_terminal};
 pub(crate) use trace::{capture, last_errors};
 
 /// What a shim is told by the server, in `shim.json`.
@@ -103,7 +104,8 @@ fn detach_stdin() -> Result<UnixStream, Error> {
 
 /// Points standard input, output and error at nothing.
 fn null_stdio() -> Result<(), Error> {
-    let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).at("open", "/dev/null")?;
+    let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+        .at("open", "/dev/null")?;
     nix::unistd::dup2_stdin(&null).at("replace", "standard input")?;
     nix::unistd::dup2_stdout(&null).at("replace", "standard output")?;
     nix::unistd::dup2_stderr(&null).at("replace", "standard error")

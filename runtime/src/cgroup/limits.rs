@@ -33,8 +33,13 @@ impl Cgroups {
             && resources.memory_limit_in_bytes != 0
         {
             let limit = resources.memory_limit_in_bytes;
-            let both = if resources.memory_swap_limit_in_bytes > 0 { resources.memory_swap_limit_in_bytes } else { limit };
-            let (plain, with_swap) = (memory.join("memory.limit_in_bytes"), memory.join("memory.memsw.limit_in_bytes"));
+            let both = if resources.memory_swap_limit_in_bytes > 0 {
+                resources.memory_swap_limit_in_bytes
+            } else {
+                limit
+            };
+            let (plain, with_swap) =
+                (memory.join("memory.limit_in_bytes"), memory.join("memory.memsw.limit_in_bytes"));
             if !with_swap.exists() {
                 set(&plain, limit)?;
             } else if set(&plain, limit).is_ok() {

@@ -9,17 +9,64 @@ use crate::error::{Error, IoContext};
 
 /// What a container has if nothing is said: the set of Docker and containerd.
 const DEFAULT: [&str; 14] = [
-    "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
-    "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
 ];
 
 /// All capabilities by their number.
 const ALL: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];
 
@@ -38,12 +85,18 @@ pub(crate) fn capabilities(wanted: Option<&Capability>, privileged: bool) -> Res
     chosen(wanted, privileged, &own()?)
 }
 
-fn chosen(wanted: Option<&Capability>, privileged: bool, own: &BTreeSet<String>) -> Result<Capabilities, Error> {
+fn chosen(
+    wanted: Option<&Capability>,
+    privileged: bool,
+    own: &BTreeSet<String>,
+) -> Result<Capabilities, Error> {
     let default = Capability::default();
     let wanted = wanted.unwrap_or(&default);
     let is_all = |name: &String| name.eq_ignore_ascii_case("ALL");
     let mut held: BTreeSet<String> = match () {
-        () if privileged || wanted.add_capabilities.iter().any(is_all) => ALL.iter().map(|name| prefixed(name)).collect(),
+        () if privileged || wanted.add_capabilities.iter().any(is_all) => {
+            ALL.iter().map(|name| prefixed(name)).collect()
+        }
         () => DEFAULT.iter().map(|name| prefixed(name)).collect(),
     };
     if !privileged {
@@ -89,7 +142,8 @@ fn own() -> Result<BTreeSet<String>, Error> {
 /// Whether this process may lower its own OOM score and raise limits.
 pub(crate) fn has_sys_resource() -> bool {
     const SYS_RESOURCE: u32 = 24;
-    fs::read_to_string("/proc/self/status").is_ok_and(|status| status_mask(&status, "CapEff:") >> SYS_RESOURCE & 1 == 1)
+    fs::read_to_string("/proc/self/status")
+        .is_ok_and(|status| status_mask(&status, "CapEff:") >> SYS_RESOURCE & 1 == 1)
 }
 
 fn status_mask(status: &str, name: &str) -> u64 {

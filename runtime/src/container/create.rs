@@ -49,7 +49,9 @@ impl Core {
         let log_directory = sandbox_config.map(|config| config.log_directory).unwrap_or_default();
         let built = self
             .tasks
-            .blocking(move || core.build_container(named, &of, config, &reference, &image, &rootfs, &log_directory))
+            .blocking(move || {
+                core.build_container(named, &of, config, &reference, &image, &rootfs, &log_directory)
+            })
             .await;
         let container = match built {
             Ok(container) => Arc::new(container),

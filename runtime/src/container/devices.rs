@@ -37,14 +37,23 @@ pub(crate) fn devices(wanted: &[Device], privileged: bool) -> Result<Devices, Er
 
 impl Devices {
     /// Adds a device, or all devices in a directory.
-    fn add_tree(&mut self, host: &Path, container: &Path, access: &str, allowed_already: bool) -> Result<(), Error> {
+    fn add_tree(
+        &mut self,
+        host: &Path,
+        container: &Path,
+        access: &str,
+        allowed_already: bool,
+    ) -> Result<(), Error> {
         let metadata = fs::metadata(host).at("inspect device", host)?;
         let kind = metadata.file_type();
         if kind.is_dir() {
             for entry in fs::read_dir(host).at("list", host)?.flatten() {
                 let name = entry.file_name();
                 // Made anew in each container, or no devices at all.
-                let own = ["pts", "shm", "fd", "mqueue", "console", "ptmx", "tty", "null", "zero", "full", "random", "urandom"];
+                let own = [
+                    "pts", "shm", "fd", "mqueue", "console", "ptmx", "tty", "null", "zero", "full", "random",
+                    "urandom",
+                ];
                 let is_own = host == Path::new("/dev") && own.iter().any(|own| name == *own);
                 let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
                 if !is_own && !is_link {
@@ -66,7 +75,9 @@ impl Devices {
             "fileMode": metadata.mode() & 0o7777, "uid": metadata.uid(), "gid": metadata.gid(),
         }));
         if !allowed_already {
-            self.rules.push(json!({ "allow": true, "type": letter, "major": major, "minor": minor, "access": access }));
+            self.rules.push(
+                json!({ "allow": true, "type": letter, "major": major, "minor": minor, "access": access }),
+            );
         }
         Ok(())
     }
@@ -78,7 +89,11 @@ mod tests {
 
     #[test]
     fn a_device_is_made_and_allowed_and_nothing_else() {
-        let device = Device { container_path: "/dev/nothing".to_owned(), host_path: "/dev/null".to_owned(), permissions: "rw".to_owned() };
+        let device = Device {
+            container_path: "/dev/nothing".to_owned(),
+            host_path: "/dev/null".to_owned(),
+            permissions: "rw".to_owned(),
+        };
         let devices = devices(std::slice::from_ref(&device), false).unwrap();
         assert_eq!(devices.nodes[0]["path"], "/dev/nothing");
         assert_eq!(devices.nodes[0]["major"], 1);

@@ -44,7 +44,12 @@ fn defaults(around: &Surroundings<'_>) -> Vec<(PathBuf, Value)> {
     let mut mounts = vec![
         special("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         special("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        special("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        special(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
         special("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         special("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
         special("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
@@ -62,14 +67,23 @@ fn defaults(around: &Surroundings<'_>) -> Vec<(PathBuf, Value)> {
 
 fn bind(mount: &Mount) -> Result<Value, Error> {
     if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(Error::Unimplemented(format!("image volume at {}: not supported by this runtime", mount.container_path)));
+        return Err(Error::Unimplemented(format!(
+            "image volume at {}: not supported by this runtime",
+            mount.container_path
+        )));
     }
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Error::Unimplemented(format!("id-mapped mount at {}: not supported by this runtime", mount.container_path)));
+        return Err(Error::Unimplemented(format!(
+            "id-mapped mount at {}: not supported by this runtime",
+            mount.container_path
+        )));
     }
     let source = Path::new(&mount.host_path);
     if !source.is_absolute() {
-        return Err(Error::Invalid(format!("host path {:?} of mount {} is not absolute", mount.host_path, mount.container_path)));
+        return Err(Error::Invalid(format!(
+            "host path {:?} of mount {} is not absolute",
+            mount.host_path, mount.container_path
+        )));
     }
     if !source.exists() {
         fs::create_dir_all(source).at("create", source)?;
@@ -79,10 +93,17 @@ fn bind(mount: &Mount) -> Result<Value, Error> {
     let access = match (mount.readonly, mount.recursive_read_only) {
         (true, true) => "rro",
         (true, false) => "ro",
-        (false, true) => return Err(Error::Invalid(format!("mount {} is recursively read-only but not read-only", mount.container_path))),
+        (false, true) => {
+            return Err(Error::Invalid(format!(
+                "mount {} is recursively read-only but not read-only",
+                mount.container_path
+            )));
+        }
         (false, false) => "rw",
     };
-    Ok(json!({ "destination": normal(&mount.container_path)?, "type": "bind", "source": source, "options": ["rbind", access] }))
+    Ok(
+        json!({ "destination": normal(&mount.container_path)?, "type": "bind", "source": source, "options": ["rbind", access] }),
+    )
 }
 
 /// A path in the container without `.`, `..` and doubled slashes.
@@ -123,7 +144,12 @@ mod tests {
     use super::*;
 
     fn mount(path: &str, propagation: MountPropagation) -> Mount {
-        Mount { container_path: path.to_owned(), host_path: "/".to_owned(), propagation: propagation as i32, ..Mount::default() }
+        Mount {
+            container_path: path.to_owned(),
+            host_path: "/".to_owned(),
+            propagation: propagation as i32,
+            ..Mount::default()
+        }
     }
 
     #[test]

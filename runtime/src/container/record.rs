@@ -100,7 +100,8 @@ pub(super) struct Parts {
 impl Container {
     /// A container that has not been started.
     pub(super) fn new(parts: Parts) -> Self {
-        let resources = parts.config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
+        let resources =
+            parts.config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
         Self {
             id: parts.id,
             sandbox_id: parts.sandbox_id,

@@ -40,7 +40,11 @@ fn convert(wanted: &LinuxContainerResources, features: Features) -> Map<String, 
         memory.insert("limit".to_owned(), json!(wanted.memory_limit_in_bytes));
         if features.swap {
             // Without it the container could swap without limit.
-            let swap = if wanted.memory_swap_limit_in_bytes != 0 { wanted.memory_swap_limit_in_bytes } else { wanted.memory_limit_in_bytes };
+            let swap = if wanted.memory_swap_limit_in_bytes != 0 {
+                wanted.memory_swap_limit_in_bytes
+            } else {
+                wanted.memory_limit_in_bytes
+            };
             memory.insert("swap".to_owned(), json!(swap));
         }
     }
@@ -67,7 +71,8 @@ fn convert(wanted: &LinuxContainerResources, features: Features) -> Map<String, 
 
 /// The score the container can have: without CAP_SYS_RESOURCE it can't be below ours.
 pub(crate) fn oom_score_adj(wanted: i64) -> i64 {
-    let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
+    let own =
+        std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
     let wanted = wanted.clamp(-1000, 1000);
     if has_sys_resource() { wanted } else { wanted.max(own.unwrap_or(0)) }
 }
@@ -93,6 +98,8 @@ mod tests {
         let few = Value::Object(convert(&wanted, Features { swap: false, hugepages: false }));
         assert_eq!(few["memory"], json!({ "limit": 64 << 20 }));
         assert!(few.get("hugepageLimits").is_none());
-        assert!(convert(&LinuxContainerResources::default(), Features { swap: true, hugepages: true }).is_empty());
+        assert!(
+            convert(&LinuxContainerResources::default(), Features { swap: true, hugepages: true }).is_empty()
+        );
     }
 }

@@ -28,7 +28,10 @@ pub(crate) fn profile(
             let mut profile: Value = serde_json::from_slice(&text)
                 .map_err(|error| Error::Invalid(format!("seccomp profile {}: {error}", path.display())))?;
             if profile.get("defaultAction").is_none() {
-                return Err(Error::Invalid(format!("seccomp profile {} has no defaultAction", path.display())));
+                return Err(Error::Invalid(format!(
+                    "seccomp profile {} has no defaultAction",
+                    path.display()
+                )));
             }
             swap_masks(&mut profile);
             Ok(Some(profile))
@@ -42,7 +45,8 @@ fn swap_masks(profile: &mut Value) {
     let calls = profile.get_mut("syscalls").and_then(Value::as_array_mut).into_iter().flatten();
     for argument in calls.filter_map(|call| call.get_mut("args")?.as_array_mut()).flatten() {
         if argument.get("op").and_then(Value::as_str) == Some("SCMP_CMP_MASKED_EQ") {
-            let (mask, rest) = (argument["value"].clone(), argument.get("valueTwo").cloned().unwrap_or(json!(0)));
+            let (mask, rest) =
+                (argument["value"].clone(), argument.get("valueTwo").cloned().unwrap_or(json!(0)));
             argument["value"] = rest;
             argument["valueTwo"] = mask;
         }
@@ -69,7 +73,8 @@ fn default_profile(capabilities: &BTreeSet<String>) -> Value {
     if !capabilities.contains("CAP_SYS_ADMIN") {
         // Clone, but without any namespace flag. clone3 keeps its flags in memory where a filter can't look;
         // "no such call" makes the C library fall back to clone.
-        let no_namespaces = json!({ "index": 0, "value": 0x7e02_0000u64, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" });
+        let no_namespaces =
+            json!({ "index": 0, "value": 0x7e02_0000u64, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" });
         calls.push(json!({ "names": ["clone"], "action": ALLOW, "args": [no_namespaces] }));
         calls.push(json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }));
     }
@@ -97,9 +102,29 @@ const WITH_CAPABILITY: &[(&str, &[&str])] = &[
     (
         "CAP_SYS_ADMIN",
         &[
-            "bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "lookup_dcookie",
-            "mount", "mount_setattr", "move_mount", "open_tree", "perf_event_open", "quotactl", "quotactl_fd",
-            "setdomainname", "sethostname", "setns", "syslog", "umount", "umount2", "unshare",
+            "bpf",
+            "clone",
+            "clone3",
+            "fanotify_init",
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "lookup_dcookie",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "perf_event_open",
+            "quotactl",
+            "quotactl_fd",
+            "setdomainname",
+            "sethostname",
+            "setns",
+            "syslog",
+            "umount",
+            "umount2",
+            "unshare",
         ],
     ),
     ("CAP_SYS_BOOT", &["reboot"]),
@@ -180,7 +205,8 @@ mod tests {
 
     fn allows(profile: &Value, name: &str) -> bool {
         profile["syscalls"].as_array().unwrap().iter().any(|call| {
-            call["action"] == "SCMP_ACT_ALLOW" && call["names"].as_array().unwrap().iter().any(|known| known == name)
+            call["action"] == "SCMP_ACT_ALLOW"
+                && call["names"].as_array().unwrap().iter().any(|known| known == name)
         })
     }
 
@@ -190,7 +216,9 @@ mod tests {
         let plain = profile(Some(&wanted(ProfileType::RuntimeDefault, "")), false, &none).unwrap().unwrap();
         let admin = BTreeSet::from(["CAP_SYS_ADMIN".to_owned()]);
         let admin = profile(Some(&wanted(ProfileType::RuntimeDefault, "")), false, &admin).unwrap().unwrap();
-        for (name, without, with) in [("mount", false, true), ("read", true, true), ("reboot", false, false), ("clone3", false, true)] {
+        for (name, without, with) in
+            [("mount", false, true), ("read", true, true), ("reboot", false, false), ("clone3", false, true)]
+        {
             assert_eq!((allows(&plain, name), allows(&admin, name)), (without, with), "{name}");
         }
         serde_json::from_value::<oci_spec::runtime::LinuxSeccomp>(plain).unwrap();

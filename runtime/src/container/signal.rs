@@ -13,7 +13,10 @@ pub(super) fn stop_signal(wanted: Signal, image: Option<&str>) -> i32 {
 
 /// CRI's word for a signal number.
 pub(super) fn name(number: i32) -> Signal {
-    (1..=65).filter_map(|value| Signal::try_from(value).ok()).find(|signal| self::number(signal.as_str_name()) == Some(number)).unwrap_or(Signal::RuntimeDefault)
+    (1..=65)
+        .filter_map(|value| Signal::try_from(value).ok())
+        .find(|signal| self::number(signal.as_str_name()) == Some(number))
+        .unwrap_or(Signal::RuntimeDefault)
 }
 
 /// The number behind `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3` or CRI's `SIGRTMINPLUS3`.

@@ -54,7 +54,8 @@ impl Ingredients<'_> {
         if let Some(filter) = seccomp::profile(security.seccomp.as_ref(), security.privileged, &held)? {
             linux.insert("seccomp".to_owned(), filter);
         }
-        let around = Surroundings { sandbox: self.sandbox, host_ipc: self.host_ipc, privileged: security.privileged };
+        let around =
+            Surroundings { sandbox: self.sandbox, host_ipc: self.host_ipc, privileged: security.privileged };
         let json = json!({
             "ociVersion": "1.2.0",
             "process": process,
@@ -133,7 +134,8 @@ impl Ingredients<'_> {
     }
 
     fn cwd(&self) -> Result<String, Error> {
-        let chosen = [&self.config.working_dir, &self.image.working_dir].into_iter().find(|path| !path.is_empty());
+        let chosen =
+            [&self.config.working_dir, &self.image.working_dir].into_iter().find(|path| !path.is_empty());
         match chosen {
             None => Ok("/".to_owned()),
             Some(path) if path.starts_with('/') => Ok(path.clone()),
@@ -164,7 +166,9 @@ impl Ingredients<'_> {
             readonly.clear();
         } else {
             // libcontainer mounts version 1 hierarchies writable, whatever the mount says.
-            readonly.extend(self.cgroups.legacy_mount_names().iter().map(|name| format!("/sys/fs/cgroup/{name}")));
+            readonly.extend(
+                self.cgroups.legacy_mount_names().iter().map(|name| format!("/sys/fs/cgroup/{name}")),
+            );
         }
         let linux = json!({
             "namespaces": namespaces,
@@ -228,8 +232,16 @@ mod tests {
             (vec!["c"], vec![], vec!["c"]),
             (vec!["c"], vec!["a"], vec!["c", "a"]),
         ] {
-            let config = ContainerConfig { command: strings(&command), args: strings(&args), ..ContainerConfig::default() };
-            let image = ImageConfig { entrypoint: strings(&["entry"]), cmd: strings(&["cmd"]), ..ImageConfig::default() };
+            let config = ContainerConfig {
+                command: strings(&command),
+                args: strings(&args),
+                ..ContainerConfig::default()
+            };
+            let image = ImageConfig {
+                entrypoint: strings(&["entry"]),
+                cmd: strings(&["cmd"]),
+                ..ImageConfig::default()
+            };
             assert_eq!(with(config, image, |each| each.args().unwrap()), strings(&expected));
         }
         assert!(with(ContainerConfig::default(), ImageConfig::default(), |each| each.args().is_err()));
@@ -242,7 +254,10 @@ mod tests {
             ..ContainerConfig::default()
         };
         let image = ImageConfig { env: strings(&["A=image", "PATH=/bin"]), ..ImageConfig::default() };
-        assert_eq!(with(config, image, |each| each.env().unwrap()), strings(&["PATH=/bin", "HOSTNAME=box", "A=pod"]));
+        assert_eq!(
+            with(config, image, |each| each.env().unwrap()),
+            strings(&["PATH=/bin", "HOSTNAME=box", "A=pod"])
+        );
     }
 
     #[test]

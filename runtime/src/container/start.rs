@@ -7,7 +7,6 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use cri::ContainerEventType;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Command;
@@ -16,7 +15,7 @@ use tracing::warn;
 use super::{Container, Phase};
 use crate::core::Core;
 use crate::error::{Error, IoContext};
-use crate::process::exit_code;
+use crate::process::{exit_code, watched};
 use crate::record;
 use crate::shim::protocol::{Exited, Notice, Started};
 
@@ -79,8 +78,12 @@ impl Core {
     }
 
     async fn start_failed(self: &Arc<Self>, container: &Arc<Container>, message: &str) {
-        let exited =
-            Exited { code: START_FAILED, at: self.now(), reason: "StartError".to_owned(), message: message.to_owned() };
+        let exited = Exited {
+            code: START_FAILED,
+            at: self.now(),
+            reason: "StartError".to_owned(),
+            message: message.to_owned(),
+        };
         self.ended(container, None, exited).await;
         container.shim_gone.send_replace(true);
     }
@@ -127,7 +130,7 @@ impl Core {
             return self.ended(container, started, unknown("the container and its shim are gone")).await;
         };
         warn!(container = %container.id, "the shim is gone; the container goes on without log");
-        let Ok(process) = AsyncFd::new(process) else {
+        let Ok(process) = watched(process) else {
             return self.ended(container, started, unknown("the container can't be watched")).await;
         };
         let _ = process.readable().await;
@@ -148,7 +151,8 @@ impl Core {
 
     /// Writes down an end that the shim did not, and clears away what it would have.
     async fn ended(self: &Arc<Self>, container: &Arc<Container>, started: Option<Started>, exited: Exited) {
-        let (core, id, cgroup, written) = (self.clone(), container.id.clone(), container.cgroup.clone(), exited.clone());
+        let (core, id, cgroup, written) =
+            (self.clone(), container.id.clone(), container.cgroup.clone(), exited.clone());
         let result = self
             .tasks
             .blocking(move || {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cri::{
-    ContainerAttributes, ContainerStats, ContainerStatsFilter, CpuUsage, FilesystemIdentifier, FilesystemUsage,
-    LinuxContainerResources, MemoryUsage, SwapUsage, UInt64Value,
+    ContainerAttributes, ContainerStats, ContainerStatsFilter, CpuUsage, FilesystemIdentifier,
+    FilesystemUsage, LinuxContainerResources, MemoryUsage, SwapUsage, UInt64Value,
 };
 
 use super::{Container, Record};
@@ -35,7 +35,9 @@ impl Core {
             memory: memory.map(|memory| MemoryUsage {
                 timestamp,
                 working_set_bytes: value(memory.working_set),
-                available_bytes: memory.limit.and_then(|limit| value(limit.saturating_sub(memory.working_set))),
+                available_bytes: memory
+                    .limit
+                    .and_then(|limit| value(limit.saturating_sub(memory.working_set))),
                 usage_bytes: value(memory.usage),
                 rss_bytes: value(memory.rss),
                 page_faults: value(memory.page_faults),
@@ -44,7 +46,9 @@ impl Core {
             }),
             writable_layer: Some(FilesystemUsage {
                 timestamp,
-                fs_id: Some(FilesystemIdentifier { mountpoint: self.config.root.to_string_lossy().into_owned() }),
+                fs_id: Some(FilesystemIdentifier {
+                    mountpoint: self.config.root.to_string_lossy().into_owned(),
+                }),
                 used_bytes: value(bytes),
                 inodes_used: value(inodes),
             }),
@@ -58,12 +62,16 @@ impl Core {
     }
 
     /// What the running containers of a filter use.
-    pub(crate) async fn list_container_stats(self: &Arc<Self>, filter: ContainerStatsFilter) -> Vec<ContainerStats> {
+    pub(crate) async fn list_container_stats(
+        self: &Arc<Self>,
+        filter: ContainerStatsFilter,
+    ) -> Vec<ContainerStats> {
         let core = self.clone();
         let shows = move |container: &Container| {
             container.running().is_some()
                 && (filter.id.is_empty() || container.id.starts_with(&filter.id))
-                && (filter.pod_sandbox_id.is_empty() || container.sandbox_id.starts_with(&filter.pod_sandbox_id))
+                && (filter.pod_sandbox_id.is_empty()
+                    || container.sandbox_id.starts_with(&filter.pod_sandbox_id))
                 && container.has_labels(&filter.label_selector)
         };
         self.tasks
@@ -106,7 +114,9 @@ fn merge(now: &mut LinuxContainerResources, wanted: &LinuxContainerResources) {
             *now = wanted;
         }
     }
-    for (now, wanted) in [(&mut now.cpuset_cpus, &wanted.cpuset_cpus), (&mut now.cpuset_mems, &wanted.cpuset_mems)] {
+    for (now, wanted) in
+        [(&mut now.cpuset_cpus, &wanted.cpuset_cpus), (&mut now.cpuset_mems, &wanted.cpuset_mems)]
+    {
         if !wanted.is_empty() {
             now.clone_from(wanted);
         }

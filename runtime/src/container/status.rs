@@ -1,8 +1,8 @@
 //! Containers in CRI's words.
 
 use cri::{
-    Container as Item, ContainerFilter, ContainerResources, ContainerState, ContainerStatus, ContainerUser, ImageSpec,
-    LinuxContainerUser,
+    Container as Item, ContainerFilter, ContainerResources, ContainerState, ContainerStatus, ContainerUser,
+    ImageSpec, LinuxContainerUser,
 };
 
 use super::signal;
@@ -20,7 +20,12 @@ impl Container {
     fn image(&self) -> ImageSpec {
         ImageSpec {
             image: self.image.name.clone(),
-            user_specified_image: self.config.image.as_ref().map(|image| image.user_specified_image.clone()).unwrap_or_default(),
+            user_specified_image: self
+                .config
+                .image
+                .as_ref()
+                .map(|image| image.user_specified_image.clone())
+                .unwrap_or_default(),
             ..ImageSpec::default()
         }
     }

@@ -15,7 +15,11 @@ const KILL_LIMIT: Duration = Duration::from_secs(30);
 
 impl Core {
     /// Ends a container. One that does not run is no error.
-    pub(crate) async fn stop_container(&self, container: &Arc<Container>, grace: Duration) -> Result<(), Error> {
+    pub(crate) async fn stop_container(
+        &self,
+        container: &Arc<Container>,
+        grace: Duration,
+    ) -> Result<(), Error> {
         let Some(started) = container.running() else { return Ok(()) };
         let mut phase = container.phase.subscribe();
         let ended = |phase: &Phase| matches!(phase, Phase::Exited { .. });

@@ -46,16 +46,25 @@ fn resolve_in(
     let uid = match (&entry, wanted_user.parse()) {
         (Some(entry), _) => entry.uid,
         (None, Ok(uid)) => uid,
-        (None, Err(_)) => return Err(Error::Invalid(format!("unable to find user {wanted_user}: no matching entries in passwd file"))),
+        (None, Err(_)) => {
+            return Err(Error::Invalid(format!(
+                "unable to find user {wanted_user}: no matching entries in passwd file"
+            )));
+        }
     };
     // The image's group belongs to the image's user only.
-    let named_group = if security.run_as_user.is_none() && security.run_as_username.is_empty() { image_group } else { "" };
+    let named_group =
+        if security.run_as_user.is_none() && security.run_as_username.is_empty() { image_group } else { "" };
     let gid = match (&security.run_as_group, named_group) {
         (Some(gid), _) => number(gid.value)?,
         (None, "") => entry.as_ref().map_or(0, |entry| entry.gid),
         (None, name) => match (group_id(group, name), name.parse()) {
             (Some(gid), _) | (None, Ok(gid)) => gid,
-            (None, Err(_)) => return Err(Error::Invalid(format!("unable to find group {name}: no matching entries in group file"))),
+            (None, Err(_)) => {
+                return Err(Error::Invalid(format!(
+                    "unable to find group {name}: no matching entries in group file"
+                )));
+            }
         },
     };
     let mut groups = vec![gid];
@@ -154,24 +163,52 @@ mod tests {
             ("image name", plain(), "web", (33, 34, vec![34, 50, 60])),
             ("image name and group", plain(), "web:logs", (33, 50, vec![50, 60])),
             ("image numbers", plain(), "1000:2000", (1000, 2000, vec![2000])),
-            ("uid known in passwd", LinuxContainerSecurityContext { run_as_user: number(33), ..plain() }, "0", (33, 34, vec![34, 50, 60])),
-            ("uid unknown", LinuxContainerSecurityContext { run_as_user: number(1000), ..plain() }, "web:logs", (1000, 0, vec![0])),
+            (
+                "uid known in passwd",
+                LinuxContainerSecurityContext { run_as_user: number(33), ..plain() },
+                "0",
+                (33, 34, vec![34, 50, 60]),
+            ),
+            (
+                "uid unknown",
+                LinuxContainerSecurityContext { run_as_user: number(1000), ..plain() },
+                "web:logs",
+                (1000, 0, vec![0]),
+            ),
             (
                 "uid, gid, more groups",
-                LinuxContainerSecurityContext { run_as_user: number(1000), run_as_group: number(7), supplemental_groups: vec![8, 7], ..plain() },
+                LinuxContainerSecurityContext {
+                    run_as_user: number(1000),
+                    run_as_group: number(7),
+                    supplemental_groups: vec![8, 7],
+                    ..plain()
+                },
                 "",
                 (1000, 7, vec![7, 8]),
             ),
             (
                 "strict",
-                LinuxContainerSecurityContext { supplemental_groups: vec![8], supplemental_groups_policy: SupplementalGroupsPolicy::Strict as i32, ..plain() },
+                LinuxContainerSecurityContext {
+                    supplemental_groups: vec![8],
+                    supplemental_groups_policy: SupplementalGroupsPolicy::Strict as i32,
+                    ..plain()
+                },
                 "web",
                 (33, 34, vec![34, 8]),
             ),
-            ("user name", LinuxContainerSecurityContext { run_as_username: "web".to_owned(), ..plain() }, "", (33, 34, vec![34, 50, 60])),
+            (
+                "user name",
+                LinuxContainerSecurityContext { run_as_username: "web".to_owned(), ..plain() },
+                "",
+                (33, 34, vec![34, 50, 60]),
+            ),
         ] {
             let (uid, gid, groups) = expected;
-            assert_eq!(resolve_in(PASSWD, GROUP, &security, image).unwrap(), User { uid, gid, groups }, "{what}");
+            assert_eq!(
+                resolve_in(PASSWD, GROUP, &security, image).unwrap(),
+                User { uid, gid, groups },
+                "{what}"
+            );
         }
         assert!(resolve_in(PASSWD, GROUP, &plain(), "nobody").is_err());
         assert!(resolve_in(PASSWD, GROUP, &plain(), "web:nogroup").is_err());

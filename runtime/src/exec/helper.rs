@@ -92,7 +92,8 @@ fn prepare(spec: &Spec, request: &Request) -> Result<(Process, ProcessExecutor),
             set.extend([Capability::SysAdmin, Capability::Setpcap]);
             Some(set)
         };
-        let (bounding, effective, permitted) = (with(raised.bounding()), with(raised.effective()), with(raised.permitted()));
+        let (bounding, effective, permitted) =
+            (with(raised.bounding()), with(raised.effective()), with(raised.permitted()));
         raised.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
         process.set_capabilities(Some(raised));
         executor.capabilities = Some(wanted);

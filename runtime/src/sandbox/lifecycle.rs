@@ -72,12 +72,9 @@ impl Core {
             .await?;
         if !sandbox.host_network() {
             sandbox.live().attached = true;
-            let ips = self
-                .config
-                .network
-                .attach(&sandbox.network(&self.paths))
-                .await
-                .map_err(|error| Error::failed(&format!("attach sandbox {} to the pod network", sandbox.id), error))?;
+            let ips = self.config.network.attach(&sandbox.network(&self.paths)).await.map_err(|error| {
+                Error::failed(&format!("attach sandbox {} to the pod network", sandbox.id), error)
+            })?;
             sandbox.live().ips = ips;
         }
         if sandbox.shared_pid() {
@@ -122,7 +119,8 @@ impl Core {
         // From here on no container can be added, so the list below is complete.
         let was_ready = std::mem::replace(&mut sandbox.live().ready, false);
         let containers = self.containers.of_sandbox(&sandbox.id);
-        for result in join_all(containers.iter().map(|each| self.stop_container(each, Duration::ZERO))).await {
+        for result in join_all(containers.iter().map(|each| self.stop_container(each, Duration::ZERO))).await
+        {
             result?;
         }
         self.release_sandbox(sandbox).await?;
@@ -136,11 +134,9 @@ impl Core {
     /// Gives back network and namespaces.
     async fn release_sandbox(&self, sandbox: &Sandbox) -> Result<(), Error> {
         if sandbox.live().attached {
-            self.config
-                .network
-                .detach(&sandbox.network(&self.paths))
-                .await
-                .map_err(|error| Error::failed(&format!("detach sandbox {} from the pod network", sandbox.id), error))?;
+            self.config.network.detach(&sandbox.network(&self.paths)).await.map_err(|error| {
+                Error::failed(&format!("detach sandbox {} from the pod network", sandbox.id), error)
+            })?;
             let mut live = sandbox.live();
             live.attached = false;
             live.ips.clear();
@@ -225,7 +221,8 @@ impl Core {
     /// Whether everything that makes a sandbox ready is still there.
     fn holds(&self, sandbox: &Sandbox) -> bool {
         let wanted = wanted(sandbox);
-        let kind = |wanted: bool, kind: &str| !wanted || namespaces::holds(&self.paths.namespace(&sandbox.id, kind));
+        let kind =
+            |wanted: bool, kind: &str| !wanted || namespaces::holds(&self.paths.namespace(&sandbox.id, kind));
         let pause = sandbox.live().pause;
         kind(wanted.net, "net")
             && kind(wanted.ipc, "ipc")

@@ -157,7 +157,10 @@ mod tests {
             let file = directory.path().join(kind);
             assert!(holds(&file), "{kind}");
             let own = fs::metadata(format!("/proc/self/ns/{kind}")).unwrap();
-            assert_ne!(std::os::unix::fs::MetadataExt::ino(&fs::metadata(&file).unwrap()), std::os::unix::fs::MetadataExt::ino(&own));
+            assert_ne!(
+                std::os::unix::fs::MetadataExt::ino(&fs::metadata(&file).unwrap()),
+                std::os::unix::fs::MetadataExt::ino(&own)
+            );
         }
         for kind in ["net", "ipc", "uts"] {
             let file = directory.path().join(kind);

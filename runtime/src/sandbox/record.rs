@@ -68,7 +68,12 @@ impl Record {
             runtime_handler: self.runtime_handler,
             created_at: self.created_at,
             cgroup_parent: self.cgroup_parent,
-            live: Mutex::new(Live { ready: self.ready, ips: self.ips, pause: self.pause, attached: self.attached }),
+            live: Mutex::new(Live {
+                ready: self.ready,
+                ips: self.ips,
+                pause: self.pause,
+                attached: self.attached,
+            }),
             changing: tokio::sync::Mutex::default(),
         })
     }

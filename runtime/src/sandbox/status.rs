@@ -1,8 +1,8 @@
 //! Sandboxes in CRI's words.
 
 use cri::{
-    LinuxPodSandboxStatus, Namespace, PodIp, PodSandbox, PodSandboxFilter, PodSandboxNetworkStatus, PodSandboxState,
-    PodSandboxStatus,
+    LinuxPodSandboxStatus, Namespace, PodIp, PodSandbox, PodSandboxFilter, PodSandboxNetworkStatus,
+    PodSandboxState, PodSandboxStatus,
 };
 
 use super::Sandbox;

@@ -53,7 +53,11 @@ pub(super) fn create(config: &ShimConfig, directory: &Path) -> Result<Created, E
     })
 }
 
-fn build(config: &ShimConfig, directory: &Path, listener: UnixListener) -> Result<Created, Box<dyn StdError>> {
+fn build(
+    config: &ShimConfig,
+    directory: &Path,
+    listener: UnixListener,
+) -> Result<Created, Box<dyn StdError>> {
     let root = directory.join(LIBCONTAINER);
     std::fs::create_dir_all(&root)?;
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
@@ -105,19 +109,15 @@ fn explain(error: &Box<dyn StdError>, directory: &Path) -> Error {
 
 /// An error with all its sources, without repetitions.
 pub(crate) fn sources(error: &dyn StdError) -> String {
-    chain(std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string))
-}
-
-/// Texts joined by colons; one that the text before it ends with is left out.
-fn chain(texts: impl Iterator<Item = String>) -> String {
-    let mut chain = String::new();
-    for text in texts {
+    let mut chain = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let text = error.to_string();
+        // Transparent errors show their source's text as theirs.
         if !chain.ends_with(&text) {
-            if !chain.is_empty() {
-                chain.push_str(": ");
-            }
-            chain.push_str(&text);
+            chain = format!("{chain}: {text}");
         }
+        source = error.source();
     }
     chain
 }

@@ -36,7 +36,8 @@ impl Executor for ProcessExecutor {
             .iter()
             .map(|word| CString::new(word.as_str()).map_err(|_| ExecutorError::InvalidArg))
             .collect::<Result<_, _>>()?;
-        let executable = CString::new(path.into_os_string().into_encoded_bytes()).map_err(|_| ExecutorError::InvalidArg)?;
+        let executable = CString::new(path.into_os_string().into_encoded_bytes())
+            .map_err(|_| ExecutorError::InvalidArg)?;
         let error = match nix::unistd::execv(&executable, &words) {
             Err(error) => error,
             Ok(never) => match never {},

@@ -69,7 +69,10 @@ pub(crate) enum Frame {
     StdinEnd,
     Stdout(Bytes),
     Stderr(Bytes),
-    Resize { width: u16, height: u16 },
+    Resize {
+        width: u16,
+        height: u16,
+    },
 }
 
 /// The largest payload of a frame.

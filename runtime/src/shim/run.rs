@@ -28,7 +28,7 @@ use super::protocol::{Exited, Frame, Started};
 use super::{LIBCONTAINER, SOCKET, ShimConfig};
 use crate::cgroup::Cgroups;
 use crate::error::{Error, IoContext};
-use crate::process::exit_code;
+use crate::process::{exit_code, watched};
 use crate::record;
 
 /// How long killed processes may take to disappear.
@@ -67,8 +67,16 @@ pub(super) fn now() -> i64 {
 }
 
 /// Serves the container until it has ended and that is written down.
-pub(super) fn run(config: ShimConfig, directory: &Path, created: Created, server: StdUnixStream) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().at("start", "the shim's runtime")?;
+pub(super) fn run(
+    config: ShimConfig,
+    directory: &Path,
+    created: Created,
+    server: StdUnixStream,
+) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .at("start", "the shim's runtime")?;
     let directory = directory.to_owned();
     let result = runtime.block_on(async { serve(config, directory, created, server).await });
     runtime.shutdown_background();
@@ -173,8 +181,9 @@ fn open(streams: Streams) -> Result<(Vec<Output>, Input), Error> {
             Ok((vec![Output::Pipe("stdout", stdout), Output::Pipe("stderr", stderr)], input))
         }
         Streams::Terminal(master) => {
-            fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK)).at("open", "the terminal")?;
-            let master = Arc::new(AsyncFd::new(master).at("open", "the terminal")?);
+            fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))
+                .at("open", "the terminal")?;
+            let master = Arc::new(watched(master).at("open", "the terminal")?);
             Ok((vec![Output::Terminal(master.clone())], Input::Terminal(master)))
         }
     }
@@ -235,7 +244,9 @@ pub(crate) async fn read_terminal(master: &AsyncFd<OwnedFd>, buffer: &mut BytesM
 pub(crate) async fn write_terminal(master: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = master
-            .async_io(tokio::io::Interest::WRITABLE, |master| nix::unistd::write(master, bytes).map_err(io::Error::from))
+            .async_io(tokio::io::Interest::WRITABLE, |master| {
+                nix::unistd::write(master, bytes).map_err(io::Error::from)
+            })
             .await?;
         bytes = &bytes[written..];
     }

@@ -39,7 +39,9 @@ impl Shim {
                 let result = self.log.lock().unwrap_or_else(PoisonError::into_inner).reopen();
                 let notice = match result {
                     Ok(()) => Notice::Done,
-                    Err(error) => Notice::Failed(format!("reopen {}: {error}", self.config.log_path.display())),
+                    Err(error) => {
+                        Notice::Failed(format!("reopen {}: {error}", self.config.log_path.display()))
+                    }
                 };
                 let _ = send(stream, &notice).await;
             }
