@@ -67,13 +67,8 @@ impl Address {
 
 /// All interfaces, by index.
 pub(crate) fn all(socket: &mut Socket) -> io::Result<BTreeMap<u32, Link>> {
-    let mut links = BTreeMap::new();
-    socket.dump(Message::new(libc::RTM_GETLINK, 0, &ifinfo(0, 0, 0)), |_, body| {
-        if let Some(link) = parse(body) {
-            links.insert(link.index, link);
-        }
-    })?;
-    Ok(links)
+    let bodies = socket.dump(&Message::new(libc::RTM_GETLINK, 0, &ifinfo(0, 0, 0)))?;
+    Ok(bodies.iter().filter_map(|body| parse(body)).map(|link| (link.index, link)).collect())
 }
 
 /// The interface of this name, if there is one.
@@ -88,15 +83,15 @@ pub(crate) fn by_name(socket: &mut Socket, name: &str) -> io::Result<Option<Link
 
 /// The IPv4 addresses of all interfaces.
 pub(crate) fn addresses(socket: &mut Socket) -> io::Result<Vec<Address>> {
-    let mut addresses = Vec::new();
     let fixed = [libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0];
-    socket.dump(Message::new(libc::RTM_GETADDR, 0, &fixed), |_, body| {
-        let (Some(prefix), Some(index)) = (body.get(1), body.get(4..8)) else { return };
-        if let Some(Ok(octets)) = Attributes::after(body, 8).value(IFA_LOCAL).map(<[u8; 4]>::try_from) {
-            addresses.push(Address { index: u32_of(index), address: octets.into(), prefix: *prefix });
-        }
-    })?;
-    Ok(addresses)
+    let bodies = socket.dump(&Message::new(libc::RTM_GETADDR, 0, &fixed))?;
+    Ok(bodies.iter().filter_map(|body| parse_address(body)).collect())
+}
+
+fn parse_address(body: &[u8]) -> Option<Address> {
+    let (prefix, index) = (*body.get(1)?, u32_of(body.get(4..8)?));
+    let octets: [u8; 4] = Attributes::after(body, 8).value(IFA_LOCAL)?.try_into().ok()?;
+    Some(Address { index, address: octets.into(), prefix })
 }
 
 /// Gives an interface an address. It may have it already.

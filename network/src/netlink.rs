@@ -26,6 +26,10 @@ const BUFFER: usize = 64 << 10;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER: usize = 16;
 
+/// How often a dump meets a change before it is given up.
+const DUMP_ATTEMPTS: usize = 64;
+
+const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
@@ -34,6 +38,8 @@ pub(crate) struct Socket {
     fd: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
+    /// The last dump is not one moment's state.
+    interrupted: bool,
 }
 
 impl Socket {
@@ -47,7 +53,7 @@ impl Socket {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
         setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(ANSWER_TIMEOUT.as_secs() as _, 0))?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-        Ok(Self { fd, sequence: 0, buffer: vec![0; BUFFER] })
+        Ok(Self { fd, sequence: 0, buffer: vec![0; BUFFER], interrupted: false })
     }
 
     /// Asks for a change and returns once it is made.
@@ -60,9 +66,19 @@ impl Socket {
         self.exchange(message.with_flags(libc::NLM_F_REQUEST | libc::NLM_F_ACK), each)
     }
 
-    /// Asks for all objects of a kind.
-    pub(crate) fn dump(&mut self, message: Message, each: impl FnMut(u16, &[u8])) -> io::Result<()> {
-        self.exchange(message.with_flags(libc::NLM_F_REQUEST | libc::NLM_F_DUMP), each)
+    /// Asks for all objects of a kind: what follows the header of each answer.
+    ///
+    /// Where something changes while the kernel lists, it may leave others out and says so: then it is asked anew.
+    pub(crate) fn dump(&mut self, message: &Message) -> io::Result<Vec<Vec<u8>>> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut bodies = Vec::new();
+            let message = message.clone().with_flags(libc::NLM_F_REQUEST | libc::NLM_F_DUMP);
+            self.exchange(message, |_, body| bodies.push(body.to_vec()))?;
+            if !self.interrupted {
+                return Ok(bodies);
+            }
+        }
+        Err(io::Error::from_raw_os_error(libc::EAGAIN))
     }
 
     /// A socket on which the kernel announces changes of routes.
@@ -80,6 +96,7 @@ impl Socket {
 
     fn exchange(&mut self, message: Message, mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
+        self.interrupted = false;
         send(self.fd.as_raw_fd(), &message.finish(self.sequence), MsgFlags::empty())?;
         loop {
             let length = match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
@@ -90,6 +107,7 @@ impl Socket {
             while rest.len() >= HEADER {
                 let size = (u32_of(rest) as usize).clamp(HEADER, rest.len());
                 let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+                let flags = u16::from_ne_bytes([rest[6], rest[7]]);
                 let body = &rest[HEADER..size];
                 let current = u32_of(&rest[8..]) == self.sequence;
                 rest = &rest[size.next_multiple_of(4).min(rest.len())..];
@@ -97,6 +115,7 @@ impl Socket {
                 if !current {
                     continue;
                 }
+                self.interrupted |= flags & NLM_F_DUMP_INTR != 0;
                 match kind {
                     NLMSG_ERROR | NLMSG_DONE => {
                         let code = if body.len() >= 4 { u32_of(body).cast_signed() } else { 0 };

@@ -60,14 +60,11 @@ pub(crate) fn ours(socket: &mut Socket) -> io::Result<Vec<Route>> {
 }
 
 fn collect(socket: &mut Socket, wanted: impl Fn(u8) -> bool) -> io::Result<Vec<Route>> {
-    let mut routes = Vec::new();
-    let message = Message::new(libc::RTM_GETROUTE, 0, &rtmsg(0, 0, 0, 0));
-    socket.dump(message, |_, body| {
-        if body.len() >= 12 && body[4] == RT_TABLE_MAIN && body[7] == RTN_UNICAST && wanted(body[5]) {
-            routes.extend(parse_route(body));
-        }
-    })?;
-    Ok(routes)
+    let bodies = socket.dump(&Message::new(libc::RTM_GETROUTE, 0, &rtmsg(0, 0, 0, 0)))?;
+    let of_interest = |body: &&Vec<u8>| {
+        body.len() >= 12 && body[4] == RT_TABLE_MAIN && body[7] == RTN_UNICAST && wanted(body[5])
+    };
+    Ok(bodies.iter().filter(of_interest).filter_map(|body| parse_route(body)).collect())
 }
 
 /// Makes a route, or replaces the one of the same destination and metric.
@@ -95,12 +92,9 @@ pub(crate) fn remove_neighbour(socket: &mut Socket, neighbour: &Neighbour) -> io
 pub(crate) fn neighbours(socket: &mut Socket, index: u32) -> io::Result<Vec<Neighbour>> {
     let mut found = Vec::new();
     for family in [libc::AF_INET, libc::AF_BRIDGE] {
-        let message = Message::new(libc::RTM_GETNEIGH, 0, &ndmsg(family, 0, 0, 0));
-        socket.dump(message, |_, body| {
-            if body.len() >= 12 && u32_of(&body[4..]) == index {
-                found.extend(parse_neighbour(body));
-            }
-        })?;
+        let bodies = socket.dump(&Message::new(libc::RTM_GETNEIGH, 0, &ndmsg(family, 0, 0, 0)))?;
+        let of_device = |body: &&Vec<u8>| body.len() >= 12 && u32_of(&body[4..]) == index;
+        found.extend(bodies.iter().filter(of_device).filter_map(|body| parse_neighbour(body)));
     }
     Ok(found)
 }

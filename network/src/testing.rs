@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use tokio::sync::mpsc as tokio_mpsc;
 
 use crate::netlink::{Netns, Socket};
-use crate::{Config, NodeNetwork, Overlay, Sandbox, links};
+use crate::{Config, NodeNetwork, Overlay, Sandbox, links, routes};
 
 mod api;
 pub(crate) use api::FakeApi;
@@ -99,6 +99,15 @@ pub(crate) fn echo_at(from: &TestNetns, to: &TestNetns, target: (Ipv4Addr, u16))
     match peer.ip() {
         std::net::IpAddr::V4(peer) => peer,
         std::net::IpAddr::V6(peer) => panic!("{peer} is not an IPv4 address"),
+    }
+}
+
+/// Returns once the node has so many routes to others, as the kernel announces.
+pub(crate) fn wait_for_routes(netns: &TestNetns, count: usize) {
+    let mut events = netns.netns().run(Socket::open_for_routes).unwrap();
+    let mut socket = netns.socket();
+    while routes::ours(&mut socket).unwrap().iter().filter(|route| route.metric > 0).count() != count {
+        events.wait().expect("the routes change within a few seconds");
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{TestNetns, echo, join};
+use crate::testing::{FakeApi, TestNetns, TestNode, echo, join, wait_for_routes};
 
 const ID: &str = "machine";
 
@@ -94,4 +94,31 @@ fn a_subnet_in_use_is_not_taken() {
     assert_eq!(pick(&[cidr("172.30.7.128/25"), cidr("172.30.8.0/23")], 7), Some(cidr("172.30.10.0/24")));
     assert_eq!(pick(&[cidr("172.30.255.0/24")], 255), Some(cidr("172.30.0.0/24")));
     assert_eq!(pick(&[cidr("172.16.0.0/12")], 0), None);
+}
+
+#[test]
+fn pods_of_the_machine_and_of_its_nodes_talk_over_plain_routes() {
+    let (machine, run_dir) = (TestNetns::new(), RunDir::new());
+    let (gateway, node) = machine.run(|| {
+        let segment = Segment::ensure(ID, &run_dir.path()).unwrap();
+        (segment.gateway(), segment.node(1).unwrap())
+    });
+    let api = FakeApi::new();
+    api.node("a", &gateway.to_string(), Some("10.244.0.0/24"));
+    api.node("b", &node.address.to_string(), Some("10.244.1.0/24"));
+    let state = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let further = TestNetns::open(&node.netns);
+    let nodes = [
+        TestNode::start(&machine, &api, "a", gateway, state[0].path().into()),
+        TestNode::start(&further, &api, "b", node.address, state[1].path().into()),
+    ];
+    let pods = [TestNetns::new(), TestNetns::new()];
+    let attached = [nodes[0].attach("pod", &pods[0]), nodes[1].attach("pod", &pods[1])];
+    wait_for_routes(&machine, 1);
+    wait_for_routes(&further, 1);
+    assert_eq!(echo(&pods[0], &pods[1], attached[1].address), attached[0].address);
+    assert_eq!(echo(&pods[1], &pods[0], attached[0].address), attached[1].address);
+    // Nodes are seen by pods under their own addresses.
+    assert_eq!(echo(&further, &pods[0], attached[0].address), node.address);
+    assert_eq!(echo(&machine, &pods[1], attached[1].address), gateway);
 }

@@ -6,6 +6,7 @@ const NLA_F_NESTED: u16 = 1 << 15;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// A request under construction.
+#[derive(Clone)]
 pub(crate) struct Message {
     buffer: Vec<u8>,
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::routes;
-use crate::testing::{ECHO_PORT, FakeApi, ID, TestNetns, TestNode, echo, echo_at, join, sandbox};
+use crate::testing::{
+    ECHO_PORT, FakeApi, ID, TestNetns, TestNode, echo, echo_at, join, sandbox, wait_for_routes,
+};
 
 const NODE_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 
@@ -230,6 +232,7 @@ fn services_and_host_ports_lead_to_pods_here_and_elsewhere() {
     assert_eq!(echo_at(&pods[0], &pods[1], service(2)), here.address);
     assert_eq!(echo_at(&pods[0], &pods[2], service(3)), here.address);
     assert_eq!(echo_at(&pods[0], &pods[0], service(1)), here.gateway, "a pod that asks itself");
+    assert_eq!(resolve(&pods[0], "there.default.svc.cluster.local"), Ipv4Addr::new(10, 96, 0, 3));
     let port = (NODE_IP, 5353);
     assert_eq!(echo_at(&pair.netns[1], &pods[1], port), Ipv4Addr::new(192, 168, 1, 2));
     // Another start keeps the port, without being asked.
@@ -244,6 +247,24 @@ fn services_and_host_ports_lead_to_pods_here_and_elsewhere() {
     assert_eq!(pair.netns[0].interfaces(), ["eth0"]);
     let tables = pair.netns[0].run(|| std::process::Command::new("nft").args(["list", "tables"]).output());
     assert_eq!(String::from_utf8(tables.unwrap().stdout).unwrap(), "");
+}
+
+/// Asks the cluster's DNS service for an address.
+fn resolve(from: &TestNetns, name: &str) -> Ipv4Addr {
+    let socket = from.run(|| std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(label.len() as u8);
+        query.extend(label.bytes());
+    }
+    query.extend([0, 0, 1, 0, 1]);
+    socket.send_to(&query, (Ipv4Addr::new(10, 96, 0, 10), 53)).unwrap();
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer).expect("DNS answers");
+    // The one record is last, and ends with the address.
+    assert_eq!(answer[6..8], [0, 1], "{:?}", &answer[..length]);
+    answer[length - 4..length].first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets)).unwrap()
 }
 
 struct Pair {
@@ -268,15 +289,6 @@ fn two_nodes(addresses: [Ipv4Addr; 2], prepare: impl Fn(&TestNetns, Ipv4Addr)) -
         TestNode::start(&netns[1], &api, "b", addresses[1], state[1].path().into()),
     ];
     Pair { api, netns, nodes, state }
-}
-
-/// Returns once the node has so many routes to others, as the kernel announces.
-fn wait_for_routes(netns: &TestNetns, count: usize) {
-    let mut events = netns.netns().run(crate::netlink::Socket::open_for_routes).unwrap();
-    let mut socket = netns.socket();
-    while routes::ours(&mut socket).unwrap().iter().filter(|route| route.metric > 0).count() != count {
-        events.wait().expect("the routes change within a few seconds");
-    }
 }
 
 fn pods_talk(pair: &Pair) {
