@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::nft::{Batch, Socket};
 use apply::{Applier, Kernel};
+use compile::Location;
 use model::Owner;
 use rules::Place;
 use table::Table;
@@ -77,12 +78,13 @@ impl Proxy {
             table.set(&Owner::Dns, compile::dns(config.cluster_dns, server));
         }
         let tasks = config.tasks.child("proxy");
+        caches::follow_zone(config, &tasks, host_ports.0.clone());
         let applier = Applier {
             kernel: Some(Kernel::new(socket, table_name(&config.id), place)),
             table,
             caches,
             host_ports,
-            node: config.node_name.clone(),
+            here: Location { node: config.node_name.clone(), zone: None },
             clock: config.clock.clone(),
             tasks: config.tasks.clone(),
         };

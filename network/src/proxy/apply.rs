@@ -7,7 +7,7 @@ use base::{Clock, Tasks};
 use tracing::{debug, info, warn};
 
 use super::caches::ServiceCaches;
-use super::compile;
+use super::compile::{self, Location};
 use super::inbox::{Dirty, HostPorts};
 use super::model::Owner;
 use super::rules::{self, Place};
@@ -32,7 +32,7 @@ pub(super) struct Applier {
     pub(super) table: Table,
     pub(super) caches: ServiceCaches,
     pub(super) host_ports: HostPorts,
-    pub(super) node: String,
+    pub(super) here: Location,
     pub(super) clock: Clock,
     pub(super) tasks: Tasks,
 }
@@ -143,10 +143,16 @@ impl Applier {
         }
     }
 
-    fn compile(&mut self, dirty: Dirty) {
+    fn compile(&mut self, mut dirty: Dirty) {
+        if let Some(zone) = dirty.zone.filter(|zone| *zone != self.here.zone) {
+            self.here.zone = zone;
+            let service =
+                |owner: &Owner| if let Owner::Service(key) = owner { Some(key.clone()) } else { None };
+            dirty.services.extend(self.table.owners().filter_map(service));
+        }
         for key in dirty.services {
             let frontends = match self.caches.services.get_key(&key) {
-                Some(service) => compile::service(&service, &self.caches.slices_of(&key), &self.node),
+                Some(service) => compile::service(&service, &self.caches.slices_of(&key), &self.here),
                 None => BTreeMap::new(),
             };
             self.table.set(&Owner::Service(key), frontends);

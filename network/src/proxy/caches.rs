@@ -3,15 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base::Tasks;
 use client::{Cache, CacheConfig, Change, Index, Key};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::Notify;
 
+use super::inbox::Inbox;
 use crate::config::Config;
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const BY_SERVICE: &str = "service";
 
 /// One copy of the cluster's services and endpoint slices for all users on a node.
@@ -89,6 +92,29 @@ impl ServiceCaches {
             }
         });
     }
+}
+
+/// Tells the zone of this node, now and when it changes.
+pub(super) fn follow_zone(config: &Config, tasks: &Tasks, inbox: Arc<Inbox>) {
+    let Config { client, clock, random, node_name, .. } = config;
+    let own = CacheConfig {
+        fields: Some(format!("metadata.name={node_name}")),
+        trim: Some(|node: &mut Node| {
+            trim(&mut node.metadata);
+            node.spec = None;
+            node.status = None;
+        }),
+        ..CacheConfig::default()
+    };
+    let nodes: Cache<Node> = Cache::start(tasks, client.clone(), clock.clone(), random.clone(), own);
+    let name = node_name.clone();
+    nodes.on_change(move |change| {
+        if let Change::Applied(node, _) = change
+            && node.metadata.name.as_ref() == Some(&name)
+        {
+            inbox.zone_is(node.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL).cloned()));
+        }
+    });
 }
 
 /// Services of which something is new; bounded by their number.

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{EndpointHints, EndpointSlice};
 
 use super::model::{Backends, Endpoint, Frontend, Masquerade, Refusal, View};
 use crate::addr::Cidr;
@@ -15,8 +15,19 @@ use crate::config::{HostPort, Protocol};
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 const DEFAULT_AFFINITY_SECONDS: i32 = 10_800;
 
-/// The frontends of a service as seen from this node.
-pub fn service(service: &Service, slices: &[Arc<EndpointSlice>], node: &str) -> BTreeMap<Frontend, Backends> {
+/// Where this proxy is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Location {
+    pub node: String,
+    pub zone: Option<String>,
+}
+
+/// The frontends of a service as seen from here.
+pub fn service(
+    service: &Service,
+    slices: &[Arc<EndpointSlice>],
+    here: &Location,
+) -> BTreeMap<Frontend, Backends> {
     let mut frontends = BTreeMap::new();
     let Some(spec) = &service.spec else { return frontends };
     let foreign = service.metadata.labels.iter().flatten().any(|(label, _)| label == PROXY_NAME_LABEL);
@@ -34,7 +45,7 @@ pub fn service(service: &Service, slices: &[Arc<EndpointSlice>], node: &str) -> 
     for port in spec.ports.iter().flatten() {
         let Some(protocol) = Protocol::parse(port.protocol.as_deref()) else { continue };
         let Some(number) = port_number(port.port) else { continue };
-        let choice = Choice::of(port, protocol, slices, node);
+        let choice = Choice::of(port, protocol, slices, here);
         let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
         for address in &cluster_ips {
             let frontend = Frontend { view: View::All, address: Some(*address), protocol, port: number };
@@ -97,8 +108,9 @@ struct Choice {
 }
 
 impl Choice {
-    fn of(port: &ServicePort, protocol: Protocol, slices: &[Arc<EndpointSlice>], node: &str) -> Self {
+    fn of(port: &ServicePort, protocol: Protocol, slices: &[Arc<EndpointSlice>], here: &Location) -> Self {
         let mut ready = Self { cluster: BTreeSet::new(), local: BTreeSet::new() };
+        let mut hinted = Vec::new();
         let mut leaving = Self { cluster: BTreeSet::new(), local: BTreeSet::new() };
         for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
             let number = slice.ports.iter().flatten().find_map(|candidate| {
@@ -124,15 +136,22 @@ impl Choice {
                     continue;
                 };
                 let backend = Endpoint { address, port: number };
+                if is_ready {
+                    hinted.push((backend, endpoint.hints.as_ref()));
+                }
                 choice.cluster.insert(backend);
-                if endpoint.node_name.as_deref() == Some(node) {
+                if endpoint.node_name.as_deref() == Some(here.node.as_str()) {
                     choice.local.insert(backend);
                 }
             }
         }
         // Pods that are leaving but still answer are better than nothing.
         Self {
-            cluster: if ready.cluster.is_empty() { leaving.cluster } else { ready.cluster },
+            cluster: if ready.cluster.is_empty() {
+                leaving.cluster
+            } else {
+                near(&hinted, here).unwrap_or(ready.cluster)
+            },
             local: if ready.local.is_empty() { leaving.local } else { ready.local },
         }
     }
@@ -148,6 +167,34 @@ impl Choice {
             sources: Vec::new(),
         }
     }
+}
+
+/// The endpoints that are meant for this node, or else for its zone; none if some endpoint doesn't say, or nothing
+/// is meant for here.
+fn near(hinted: &[(Endpoint, Option<&EndpointHints>)], here: &Location) -> Option<BTreeSet<Endpoint>> {
+    let by_node = |hints: &EndpointHints| {
+        let nodes = hints.for_nodes.as_ref().filter(|nodes| !nodes.is_empty())?;
+        Some(nodes.iter().any(|node| node.name == here.node))
+    };
+    let by_zone = |hints: &EndpointHints| {
+        let zone = here.zone.as_ref()?;
+        let zones = hints.for_zones.as_ref().filter(|zones| !zones.is_empty())?;
+        Some(zones.iter().any(|candidate| candidate.name == *zone))
+    };
+    meant(hinted, by_node).or_else(|| meant(hinted, by_zone))
+}
+
+fn meant(
+    hinted: &[(Endpoint, Option<&EndpointHints>)],
+    for_here: impl Fn(&EndpointHints) -> Option<bool>,
+) -> Option<BTreeSet<Endpoint>> {
+    let mut meant = BTreeSet::new();
+    for (endpoint, hints) in hinted {
+        if for_here((*hints)?)? {
+            meant.insert(*endpoint);
+        }
+    }
+    (!meant.is_empty()).then_some(meant)
 }
 
 fn cluster_ips(spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
@@ -214,7 +261,8 @@ mod tests {
         let slice: EndpointSlice = serde_json::from_value(json!({"metadata": {}, "addressType": "IPv4",
             "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints}))
         .unwrap();
-        service(&service_object, &[Arc::new(slice)], "here").iter().map(show).collect()
+        let here = Location { node: "here".into(), zone: Some("z1".into()) };
+        service(&service_object, &[Arc::new(slice)], &here).iter().map(show).collect()
     }
 
     fn show((frontend, backends): (&Frontend, &Backends)) -> String {
@@ -314,6 +362,25 @@ mod tests {
             found.sort();
             expected.sort();
             assert_eq!(found, expected, "{extra}");
+        }
+    }
+
+    #[test]
+    fn hints_keep_traffic_near_if_all_endpoints_have_them() {
+        let hinted =
+            |last: u8, hints: Value| json!({"addresses": [format!("10.1.0.{last}")], "hints": hints});
+        let node = |name: &str| json!({"forNodes": [{"name": name}], "forZones": [{"name": "z1"}]});
+        let zone = |name: &str| json!({"forZones": [{"name": name}]});
+        let cases = [
+            (json!([hinted(1, zone("z1")), hinted(2, zone("z2"))]), "[10.1.0.1:8080]"),
+            (json!([hinted(1, zone("z1")), hinted(2, json!(null))]), "[10.1.0.1:8080 10.1.0.2:8080]"),
+            (json!([hinted(1, zone("z2")), hinted(2, zone("z2"))]), "[10.1.0.1:8080 10.1.0.2:8080]"),
+            (json!([hinted(1, node("there")), hinted(2, node("here"))]), "[10.1.0.2:8080]"),
+            (json!([hinted(1, node("there")), hinted(2, zone("z2"))]), "[10.1.0.1:8080]"),
+        ];
+        for (endpoints, expected) in cases {
+            let found = compiled(spec(json!({})), endpoints.clone());
+            assert!(found[1].ends_with(&format!("Outsiders {expected}")), "{endpoints}: {found:?}");
         }
     }
 

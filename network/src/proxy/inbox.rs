@@ -30,6 +30,8 @@ pub(super) struct Dirty {
     pub(super) services: BTreeSet<Key>,
     /// Each with its ports now; none when the sandbox is gone.
     pub(super) sandboxes: BTreeMap<String, Vec<(Ipv4Addr, HostPort)>>,
+    /// The zone of this node, if it is news.
+    pub(super) zone: Option<Option<String>>,
     pub(super) sequence: u64,
 }
 
@@ -72,6 +74,11 @@ impl Inbox {
         dirty.services.insert(key);
         dirty.sequence += 1;
         drop(dirty);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn zone_is(&self, zone: Option<String>) {
+        self.lock().zone = Some(zone);
         self.changed.notify_one();
     }
 

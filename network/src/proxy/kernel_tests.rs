@@ -244,7 +244,8 @@ fn frontends(
         "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
     }))
     .unwrap();
-    compile::service(&service, &[Arc::new(slice)], "here")
+    let here = compile::Location { node: "here".into(), zone: None };
+    compile::service(&service, &[Arc::new(slice)], &here)
 }
 
 fn node_port() -> Value {
