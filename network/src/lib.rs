@@ -4,8 +4,13 @@
 //! to the other nodes, programs services into nftables and answers cluster DNS. It needs nothing installed:
 //! everything is said to the kernel over netlink.
 //!
-//! - [`ipam`], [`peers`], [`nft`] and [`proxy`] (its compiler) and [`dns`] (its index) are pure;
-//! - `netlink`, `pod`, `sysctl` and the appliers beside the compilers do the IO.
+//! - `ipam`, `peers`, [`nft`] (its batches), [`proxy`] (its compiler) and [`dns`] (its index) are pure;
+//! - `node` puts them together; `netlink`, `links`, `routes`, `pod`, `sysctl` and the appliers beside the
+//!   compilers do the IO;
+//! - [`machine`] makes places for several nodes on one machine.
+//!
+//! A pod has its address alone (/32) and reaches everything through its node's bridge, also the pods beside
+//! it: so each packet is routed, and meets the rules of services and policies, once.
 
 mod addr;
 mod config;
