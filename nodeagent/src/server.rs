@@ -11,6 +11,8 @@
 //! Every client shows a certificate of the cluster's CA, and the API is asked what it may do ([`access`]).
 
 mod access;
+#[cfg(test)]
+mod api_server_tests;
 mod connection;
 mod container_logs;
 mod reply;
