@@ -193,6 +193,9 @@ pub trait Kind:
         false
     }
 
+    /// What changes when a client asks to delete the object and it does not go at once (a namespace's phase).
+    fn prepare_delete(&mut self) {}
+
     /// What `scale` shows; None for kinds without it.
     fn replicas(&self) -> Option<Replicas> {
         None
@@ -253,6 +256,8 @@ pub trait Rules: Send + Sync + Debug {
     fn returns_deleted(&self) -> bool;
     /// Whether something besides `metadata.finalizers` keeps a deleted object.
     fn held(&self, object: &dyn Object) -> bool;
+    /// What changes when a deletion begins that does not remove the object at once.
+    fn prepare_delete(&self, object: &mut dyn Object);
     /// What names objects may have; None where metadata is not checked.
     fn name_rule(&self) -> Option<NameRule>;
 }
@@ -418,6 +423,12 @@ impl<T: Kind> Rules for Typed<T> {
 
     fn held(&self, object: &dyn Object) -> bool {
         object.downcast_ref::<T>().is_some_and(Kind::held)
+    }
+
+    fn prepare_delete(&self, object: &mut dyn Object) {
+        if let Some(object) = object.downcast_mut::<T>() {
+            object.prepare_delete();
+        }
     }
 
     fn name_rule(&self) -> Option<NameRule> {

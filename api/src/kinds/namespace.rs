@@ -58,6 +58,14 @@ impl Kind for Namespace {
         self.status.clone_from(&old.status);
     }
 
+    fn held(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| !list(&spec.finalizers).is_empty())
+    }
+
+    fn prepare_delete(&mut self) {
+        self.status.get_or_insert_default().phase = Some("Terminating".to_owned());
+    }
+
     fn validate(&self) -> Errors {
         finalizers(self, false)
     }

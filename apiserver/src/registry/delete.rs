@@ -194,13 +194,14 @@ fn preconditions(
 fn decide(server: &Server, row: &Resource, object: &mut dyn Object, options: &DeleteOptions) -> Step {
     let now = whole_seconds(server.registry.clock.now());
     let grace = row.rules.grace_period(object, options.grace_period);
+    let held = row.rules.held(object);
     let metadata = object.metadata_mut();
     let before = metadata.finalizers.clone().unwrap_or_default();
     let after = finalizers(&before, options.propagation);
     if before != after {
         metadata.finalizers = Some(after.clone()).filter(|finalizers| !finalizers.is_empty());
     }
-    let waits = !after.is_empty();
+    let waits = !after.is_empty() || held;
     let pending_grace = metadata.deletion_grace_period_seconds.unwrap_or(0);
     match (&metadata.deletion_timestamp, grace) {
         // It goes gracefully already: its time can only be shortened.
@@ -232,7 +233,12 @@ fn decide(server: &Server, row: &Resource, object: &mut dyn Object, options: &De
             if let Some(generation) = metadata.generation.as_mut().filter(|generation| **generation > 0) {
                 *generation += 1;
             }
-            if waits || seconds > 0 { Step::Mark } else { Step::Remove }
+            if waits || seconds > 0 {
+                row.rules.prepare_delete(object);
+                Step::Mark
+            } else {
+                Step::Remove
+            }
         }
     }
 }
