@@ -19,6 +19,7 @@ mod endpoint_slice;
 mod endpoints;
 mod garbage_collector;
 pub mod harness;
+mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod pod_gc;
@@ -66,6 +67,7 @@ const CONTROLLERS: &[Controller] = &[
     Controller { account: "endpointslice-controller", start: endpoint_slice::start },
     Controller { account: "endpoint-controller", start: endpoints::start },
     Controller { account: "generic-garbage-collector", start: garbage_collector::start },
+    Controller { account: "namespace-controller", start: namespace::start },
 ];
 
 /// Starts every controller. They end with `tasks`, of which the caller must keep a handle.

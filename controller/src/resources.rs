@@ -40,6 +40,12 @@ impl Resources {
         Self { table, kinds, by_prefix, by_name }
     }
 
+    /// All kinds whose objects are a namespace's content, events too.
+    pub(crate) fn with_content(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        let needed = Verbs::LIST.and(Verbs::DELETE_COLLECTION);
+        self.table.stored().filter(move |row| row.namespaced() && row.verbs.contains(needed))
+    }
+
     /// The kind of an owner; `None` if it isn't known.
     pub(crate) fn of_owner(&self, owner: &OwnerReference) -> Option<usize> {
         let row = self.table.kind_of(&owner.api_version, &owner.kind)?;

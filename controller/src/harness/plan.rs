@@ -159,6 +159,14 @@ impl Write {
         Self::new(object, What::ReplaceStatus(whole(object)))
     }
 
+    /// Replaces what a subresource other than the status shows, of an object that was read and changed.
+    pub fn replace_subresource<K: Resource<DynamicType = ()> + Serialize>(
+        object: &K,
+        subresource: &'static str,
+    ) -> Self {
+        Self::new(object, What::ReplaceSubresource(subresource, whole(object)))
+    }
+
     /// Merges `patch` into an object.
     pub fn merge<K: Resource<DynamicType = ()>>(object: &K, patch: Value) -> Self {
         Self::new(object, What::Merge(patch))
