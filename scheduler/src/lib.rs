@@ -7,4 +7,4 @@ mod driver;
 pub mod engine;
 mod project;
 
-pub use driver::{Scheduler, SchedulerConfig};
+pub use driver::{Scheduler, SchedulerConfig, SharedClient};

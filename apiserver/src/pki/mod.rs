@@ -313,6 +313,14 @@ impl Pki {
     }
 }
 
+/// True while a certificate (PEM) need not be issued anew: for the first two thirds of its life.
+pub fn is_fresh(certificate_pem: &str, now: jiff::Timestamp) -> bool {
+    CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+        .ok()
+        .and_then(|certificate| certificate::validity(&certificate).ok())
+        .is_some_and(|(from, to)| now.as_second() >= from && now.as_second() < to - (to - from) / 3)
+}
+
 /// SHA-256 of a certificate, in hex.
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     Sha256::digest(certificate.as_ref()).iter().map(|byte| format!("{byte:02x}")).collect()

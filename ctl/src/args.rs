@@ -1,0 +1,54 @@
+//! The command line as a whole.
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::{Failure, hello, roles};
+
+/// A Kubernetes cluster in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "skiff", version, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Role(roles::Role),
+    /// The demo web server that the image skiff.local/hello runs.
+    #[command(hide = true)]
+    Hello(hello::Hello),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Role(role) => role.run(),
+            Self::Hello(hello) => hello.run(),
+        }
+    }
+}
+
+/// Help and version go to stdout. What is wrong goes to stderr, in one line.
+pub(crate) fn explain(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A closed stdout is no reason to fail.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(2)
+        }
+        _ => {
+            let text = error.render().to_string();
+            let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("error: wrong usage");
+            Failure::usage(format!("{line} (see `skiff --help`)")).report()
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `skiff server`: a control plane that agents on other machines join.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use base::{Clock, Random, Tasks};
+use clap::Args;
+
+use super::control_plane::{ControlPlane, ControlPlaneConfig, StoreArgs};
+use super::lock::Lock;
+use super::{DATA_DIR, facts, process};
+use crate::{Failure, kubeconfig};
+
+#[derive(Args, Debug)]
+pub(crate) struct ServerRole {
+    /// Where the control plane is kept.
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR, env = "SKIFF_DATA_DIR")]
+    data_dir: PathBuf,
+    /// Where the API is served for clients of this machine.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443", env = "SKIFF_BIND")]
+    bind: SocketAddr,
+    /// Address under which nodes and pods reach the API; by default that of the default route.
+    #[arg(long, value_name = "ADDRESS", env = "SKIFF_NODE_IP")]
+    node_ip: Option<Ipv4Addr>,
+    /// Further host names and addresses of this machine, for the certificate.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "SKIFF_TLS_SAN")]
+    tls_san: Vec<String>,
+    /// Port of the node agents' own API.
+    #[arg(long, value_name = "PORT", default_value_t = 10250, env = "SKIFF_AGENT_PORT")]
+    agent_port: u16,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+impl ServerRole {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        self.store.check()?;
+        process::run(self.serve())
+    }
+
+    async fn serve(self) -> Result<ExitCode, Failure> {
+        let started = Instant::now();
+        let mut end = process::Signals::new()?;
+        let data_dir = facts::data_dir(&self.data_dir)?;
+        let _lock = Lock::take(&data_dir)?;
+        let address = self.node_ip.unwrap_or_else(facts::main_address);
+        let mut names = vec![facts::host_name()?];
+        names.extend(self.tls_san);
+        let config = ControlPlaneConfig {
+            data_dir: data_dir.clone(),
+            store: self.store,
+            bind: self.bind,
+            address: address.into(),
+            names,
+            node_agent_port: self.agent_port,
+        };
+        let tasks = Tasks::new("server");
+        let control_plane = ControlPlane::start(config, &tasks, &Clock::system(), &Random::system()).await?;
+        kubeconfig::write(&data_dir.join("admin.kubeconfig"), &control_plane.kubeconfig()?)?;
+        println!(
+            "skiff server is ready at {} after {:.1} s: join nodes with `skiff agent --server https://{address}:{} --token $(skiff token create)`",
+            control_plane.url(),
+            started.elapsed().as_secs_f32(),
+            control_plane.port(),
+        );
+        end.recv().await;
+        control_plane.shutdown().await;
+        Ok(ExitCode::SUCCESS)
+    }
+}
