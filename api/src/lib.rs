@@ -12,7 +12,7 @@
 //!   and the names that the command line knows are derived from it.
 //! - [`patch`]: JSON Patch, merge patch and strategic merge patch, applied and made.
 //! - [`selector`]: which objects are meant, by label and by field.
-//! - [`table`], [`discovery`]: documents derived from the rows.
+//! - [`table`], [`discovery`], [`openapi`]: documents derived from the rows.
 //! - [`kinds`]: the built-in rows, and one file with the rules of each kind.
 
 pub mod discovery;
@@ -21,6 +21,7 @@ pub mod kinds;
 pub mod meta;
 pub mod name;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod resource;
