@@ -86,7 +86,7 @@ pub async fn apis(request: RouteRequest<'_>) -> Result<Response<Body>, Status> {
 }
 
 /// The media type under which older clients ask for the document of version 2.
-const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// GET /openapi/v2
 pub async fn openapi_v2(request: RouteRequest<'_>) -> Result<Response<Body>, Status> {
@@ -95,10 +95,10 @@ pub async fn openapi_v2(request: RouteRequest<'_>) -> Result<Response<Body>, Sta
     let accepted = request.parts.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let protobuf = accepted.flat_map(|value| value.split(',')).find_map(|clause| {
         let clause = clause.split(';').next().unwrap_or_default().trim();
-        // A dot in place of the at sign is as good: some proxies don't let the sign pass.
+        // Older clients write an at sign, which newer parsers of media types refuse.
         match clause {
             "application/json" | "*/*" => Some(false),
-            _ => (clause.replace("v2.v1", "v2@v1") == GNOSTIC).then_some(true),
+            _ => (clause.replace("v2@v1", "v2.v1") == GNOSTIC).then_some(true),
         }
     });
     let (media, bytes) = match protobuf {
