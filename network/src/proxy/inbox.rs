@@ -100,11 +100,12 @@ impl Inbox {
 
     async fn program(&self, sandbox: &str, ports: Vec<(Ipv4Addr, HostPort)>) -> Result<(), Error> {
         let mut applied = self.applied.subscribe();
-        let mut dirty = self.lock();
-        dirty.sandboxes.insert(sandbox.to_owned(), ports);
-        dirty.sequence += 1;
-        let sequence = dirty.sequence;
-        drop(dirty);
+        let sequence = {
+            let mut dirty = self.lock();
+            dirty.sandboxes.insert(sandbox.to_owned(), ports);
+            dirty.sequence += 1;
+            dirty.sequence
+        };
         self.changed.notify_one();
         // The sender lives in `self`, so waiting can't fail.
         let Ok(applied) = applied.wait_for(|applied| applied.sequence >= sequence).await else {
