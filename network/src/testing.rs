@@ -77,17 +77,28 @@ pub(crate) fn join(left: (&TestNetns, Ipv4Addr), right: (&TestNetns, Ipv4Addr), 
 
 /// Sends a datagram from one namespace to an address of another; returns whom the receiver saw.
 pub(crate) fn echo(from: &TestNetns, to: &TestNetns, address: Ipv4Addr) -> Ipv4Addr {
-    echo_at(from, to, (address, ECHO_PORT))
+    let server = Listener::new(to, 0);
+    echo_at(from, &server, (address, server.0.local_addr().unwrap().port()))
 }
 
-/// The port at which a receiver of [`echo_at`] listens.
+/// The port at which services and host ports find a listener.
 pub(crate) const ECHO_PORT: u16 = 7000;
 
-/// The same, to an address and port that lead there.
-pub(crate) fn echo_at(from: &TestNetns, to: &TestNetns, target: (Ipv4Addr, u16)) -> Ipv4Addr {
-    let server = to.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, ECHO_PORT)).unwrap());
-    let client = from.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
-    for socket in [&server, &client] {
+/// Who receives datagrams. For a fixed port there should be one as long as the test: a process that another
+/// test is about to start may hold a closed one's port for a moment.
+pub(crate) struct Listener(UdpSocket);
+
+impl Listener {
+    pub(crate) fn new(netns: &TestNetns, port: u16) -> Self {
+        Self(netns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()))
+    }
+}
+
+/// The same, to an address and port that lead to the listener.
+pub(crate) fn echo_at(from: &TestNetns, to: &Listener, target: (Ipv4Addr, u16)) -> Ipv4Addr {
+    let server = &to.0;
+    let client = from.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+    for socket in [server, &client] {
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     }
     let mut buffer = [0; 8];

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::routes;
 use crate::testing::{
-    ECHO_PORT, FakeApi, ID, TestNetns, TestNode, echo, echo_at, join, sandbox, wait_for_routes,
+    ECHO_PORT, FakeApi, ID, Listener, TestNetns, TestNode, echo, echo_at, join, sandbox, wait_for_routes,
 };
 
 const NODE_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
@@ -228,18 +228,19 @@ fn services_and_host_ports_lead_to_pods_here_and_elsewhere() {
     let again = with_port.clone();
     first.call(|network| async move { network.attach(with_port).await.unwrap() });
     wait_for_routes(&pair.netns[1], 1);
+    let servers = pods.each_ref().map(|pod| Listener::new(pod, ECHO_PORT));
     let service = |last| (Ipv4Addr::new(10, 96, 0, last), 80);
-    assert_eq!(echo_at(&pods[0], &pods[1], service(2)), here.address);
-    assert_eq!(echo_at(&pods[0], &pods[2], service(3)), here.address);
-    assert_eq!(echo_at(&pods[0], &pods[0], service(1)), here.gateway, "a pod that asks itself");
+    assert_eq!(echo_at(&pods[0], &servers[1], service(2)), here.address);
+    assert_eq!(echo_at(&pods[0], &servers[2], service(3)), here.address);
+    assert_eq!(echo_at(&pods[0], &servers[0], service(1)), here.gateway, "a pod that asks itself");
     assert_eq!(resolve(&pods[0], "there.default.svc.cluster.local"), Ipv4Addr::new(10, 96, 0, 3));
     let port = (NODE_IP, 5353);
-    assert_eq!(echo_at(&pair.netns[1], &pods[1], port), Ipv4Addr::new(192, 168, 1, 2));
+    assert_eq!(echo_at(&pair.netns[1], &servers[1], port), Ipv4Addr::new(192, 168, 1, 2));
     // Another start keeps the port, without being asked.
     let state = pair.state[0].path().to_owned();
     first.stop();
     *first = TestNode::start(&pair.netns[0], &pair.api, "a", NODE_IP, state);
-    assert_eq!(echo_at(&pair.netns[1], &pods[1], port), Ipv4Addr::new(192, 168, 1, 2));
+    assert_eq!(echo_at(&pair.netns[1], &servers[1], port), Ipv4Addr::new(192, 168, 1, 2));
     assert_eq!(first.call(|network| async move { network.attach(again).await.unwrap() }), beside);
     first.call(|network| async move { network.detach("beside").await.unwrap() });
     first.stop();
