@@ -1,5 +1,7 @@
 //! PodDisruptionBudgets: how many pods may be evicted now.
 
+mod stale;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,6 +77,7 @@ pub(crate) fn start(context: &Context, _: &Config) {
     worker.watches(&deployments, move |deployment| {
         of_namespace(&known, deployment.metadata.namespace.as_deref())
     });
+    stale::start(context, &pods);
     let clock = context.clock.clone();
     harness::start(context, worker, Budgets { clock, budgets, pods, sets, deployments });
 }

@@ -228,3 +228,45 @@ async fn a_deleted_pod_is_replaced_and_a_strayed_one_let_go() {
         })
         .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn refused_pods_show_everywhere_and_are_made_once_they_may_be() {
+    let (cluster, _kubelets) = start(&["a"]).await;
+    let mut deployment = web(2);
+    deployment["spec"]["template"]["spec"]["serviceAccountName"] = json!("later");
+    cluster.create(DEPLOYMENTS, deployment).await;
+    let failing = |deployments: &[Deployment]| {
+        let status = deployments[0].status.clone().unwrap_or_default();
+        status.conditions.iter().flatten().any(|condition| {
+            condition.type_ == "ReplicaFailure"
+                && condition.reason.as_deref() == Some("FailedCreate")
+                && condition.message.as_deref().is_some_and(|text| text.starts_with("pods \"web-"))
+        })
+    };
+    cluster.until(DEPLOYMENTS, failing).await;
+    told(&cluster, "FailedCreate", "Error creating: pods \"web-").await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "later"}});
+    cluster.create("/api/v1/namespaces/default/serviceaccounts", account).await;
+    let deployment = rolled_out(&cluster, 2, "hello:1").await;
+    assert!(!failing(&[deployment]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_as_it_should_be_is_left_alone() {
+    let (cluster, _kubelets) = start(&["a"]).await;
+    cluster.create(DEPLOYMENTS, web(2)).await;
+    rolled_out(&cluster, 2, "hello:1").await;
+    cluster.settle().await;
+    let versions = async || {
+        let mut versions = Vec::new();
+        for path in [DEPLOYMENTS, SETS, PODS] {
+            for object in cluster.until::<Value>(path, |_| true).await {
+                versions.push(object["metadata"]["resourceVersion"].clone());
+            }
+        }
+        versions
+    };
+    let before = versions().await;
+    tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+    assert_eq!(versions().await, before);
+}

@@ -22,7 +22,10 @@ impl Rollout<'_> {
             }
             return;
         }
-        if !amounts::recreates(&self.deployment) {
+        if amounts::recreates(&self.deployment) {
+            // The old sets are about to shrink to nothing anyway.
+            self.note_sizes();
+        } else {
             self.scale_in_proportion();
         }
     }
