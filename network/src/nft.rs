@@ -9,10 +9,12 @@ mod batch;
 mod expr;
 mod message;
 mod socket;
+mod watch;
 
 pub use batch::{Batch, Chain, Element, Hook, Set};
 pub use expr::{AddressType, Ct, Expr, Meta, Reg, Reject, Verdict};
 pub use socket::{CommitError, Socket};
+pub use watch::Watch;
 
 pub(crate) use message::{Attributes, attributes};
 

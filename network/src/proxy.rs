@@ -26,7 +26,7 @@ pub use inbox::HostPorts;
 use crate::addr::Cidr;
 use crate::config::Config;
 use crate::error::Error;
-use crate::nft::{Batch, Socket};
+use crate::nft::{Batch, Socket, Watch};
 use apply::{Applier, Kernel};
 use compile::Location;
 use model::Owner;
@@ -63,6 +63,8 @@ impl Proxy {
         host_ports: HostPorts,
     ) -> Result<Self, Error> {
         let socket = Socket::open().map_err(Error::kernel("nfnetlink socket"))?;
+        let name = table_name(&config.id);
+        let watch = Watch::open(&name).map_err(Error::kernel("nfnetlink notifications"))?;
         let place = Place {
             pod_cidr,
             cluster_cidr: config.cluster_cidr,
@@ -80,7 +82,8 @@ impl Proxy {
         let tasks = config.tasks.child("proxy");
         caches::follow_zone(config, &tasks, host_ports.0.clone());
         let applier = Applier {
-            kernel: Some(Kernel::new(socket, table_name(&config.id), place)),
+            kernel: Some(Kernel::new(socket, name, place)),
+            watch,
             table,
             caches,
             host_ports,

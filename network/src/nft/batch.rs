@@ -7,11 +7,11 @@ use super::FAMILY_IPV4;
 use super::expr::{DATA_VALUE, Expr, Verdict};
 use super::message::Attributes;
 
-const SUBSYSTEM: u16 = 10;
+pub(super) const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEW_TABLE: u16 = 0;
-const DELETE_TABLE: u16 = 2;
+pub(super) const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
 const NEW_SET: u16 = 9;

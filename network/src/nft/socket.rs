@@ -18,7 +18,7 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 /// A batch may meet another's generation change a few times in a row, not for ever.
 const ATTEMPTS: usize = 8;
 const HEADER: usize = 16;
-const NFGENMSG: usize = 4;
+pub(super) const NFGENMSG: usize = 4;
 
 /// Speaks nfnetlink in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -198,10 +198,10 @@ impl Socket {
     }
 }
 
-struct Received<'a> {
-    kind: u16,
+pub(super) struct Received<'a> {
+    pub(super) kind: u16,
     sequence: u32,
-    payload: &'a [u8],
+    pub(super) payload: &'a [u8],
 }
 
 impl Received<'_> {
@@ -212,7 +212,7 @@ impl Received<'_> {
     }
 }
 
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
     std::iter::from_fn(move || {
         let header = bytes.first_chunk::<HEADER>()?;
         let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;

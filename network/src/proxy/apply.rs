@@ -13,7 +13,7 @@ use super::model::Owner;
 use super::rules::{self, Place};
 use super::table::{Changes, Retie, Table};
 use crate::conntrack;
-use crate::nft::{Batch, CommitError, Element, Socket};
+use crate::nft::{Batch, CommitError, Element, Socket, Watch};
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -29,6 +29,7 @@ pub(super) struct Kernel {
 
 pub(super) struct Applier {
     pub(super) kernel: Option<Kernel>,
+    pub(super) watch: Watch,
     pub(super) table: Table,
     pub(super) caches: ServiceCaches,
     pub(super) host_ports: HostPorts,
@@ -44,7 +45,7 @@ impl Kernel {
 
     /// True if a table of this name is there already.
     pub(super) fn adopts(&mut self) -> bool {
-        self.socket.elements(&self.table, rules::AFFINITY).is_ok()
+        self.socket.elements(&self.table, rules::HAIRPINS).is_ok()
     }
 
     /// Makes these changes, or everything anew, and then ends what still uses endpoints that are gone.
@@ -123,7 +124,13 @@ impl Applier {
                     anew = false;
                     retry = FIRST_RETRY;
                     inbox.applied(sequence, None);
-                    inbox.changed().await;
+                    tokio::select! {
+                        () = inbox.changed() => {}
+                        () = self.lost() => {
+                            warn!("somebody deleted the service rules, making them anew");
+                            anew = true;
+                        }
+                    }
                 }
                 // The table isn't what we think: somebody else changed it.
                 Err(error) if !anew => {
@@ -139,6 +146,19 @@ impl Applier {
                     }
                     retry = (retry * 2).min(LAST_RETRY);
                 }
+            }
+        }
+    }
+
+    /// Returns when our table is gone.
+    async fn lost(&mut self) {
+        loop {
+            if let Err(error) = self.watch.deleted().await {
+                warn!(%error, "can't watch the service rules");
+                std::future::pending::<()>().await;
+            }
+            if self.kernel.as_mut().is_some_and(|kernel| !kernel.adopts()) {
+                return;
             }
         }
     }

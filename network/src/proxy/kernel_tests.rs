@@ -552,7 +552,7 @@ fn the_proxy_follows_the_api_and_survives_its_own_restart() {
     publish(&api, "MODIFIED", "10.244.1.3");
     until("the endpoint changes", || serves("b"));
     let port = HostPort { host_ip: None, protocol: Protocol::Tcp, host_port: 8088, container_port: 8080 };
-    agent.set("s", vec![port.clone()]);
+    agent.set("s", vec![port]);
     assert_eq!(lab.outside.tcp(NODE, 8088).unwrap(), "a 192.168.9.2");
     // "web.shop.svc.cluster.local" of type A, and the end of the answer: the address.
     let question = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03web\x04shop\x03svc\x07cluster\x05local\x00\x00\x01\x00\x01";
@@ -577,10 +577,11 @@ fn the_proxy_follows_the_api_and_survives_its_own_restart() {
     agent.set("s", Vec::new());
     assert!(lab.outside.tcp(NODE, 8088).is_err());
 
-    // Somebody flushes everything: the next change brings it back.
+    // Somebody flushes everything.
     lab.node.command("nft", "flush ruleset".into());
+    until("the rules are made anew", || serves("b"));
     publish(&api, "MODIFIED", "10.244.1.2");
-    until("the rules are made anew", || serves("a"));
+    until("the endpoint changes again", || serves("a"));
     api.append("/api/v1/services", "DELETED", service);
     until("the service is gone", || pod.tcp(SERVICE, 80).is_err());
 

@@ -33,7 +33,8 @@ const REFUSED_PORTS: &str = "refused-ports";
 /// Load balancers' frontends with source ranges, and these.
 const RESTRICTED: &str = "restricted";
 const ALLOWED: &str = "allowed";
-const HAIRPINS: &str = "hairpins";
+/// Also tells whether our table is there: it is small.
+pub(crate) const HAIRPINS: &str = "hairpins";
 /// Which endpoint a client sticks to.
 pub(crate) const AFFINITY: &str = "affinity";
 
