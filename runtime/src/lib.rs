@@ -5,6 +5,7 @@
 //! where a pod shares its pid namespace, a short-lived `exec-helper` per exec. All state is on disk, so a
 //! server that starts again adopts what runs.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -49,6 +50,12 @@ pub struct Config {
     pub tasks: Tasks,
     /// Time.
     pub clock: Clock,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("root", &self.root).field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 /// A running server. The containers outlive it.

@@ -1,6 +1,7 @@
 //! A process in a container that is awaited, with all its output.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cri::ExecSyncResponse;
@@ -11,8 +12,8 @@ use crate::container::Container;
 use crate::core::Core;
 use crate::error::Error;
 
-/// How much of a stream is kept, as in containerd.
-const LIMIT: usize = 16 << 20;
+/// How much output is kept in all: what fits into the 16 MiB that Kubernetes' clients take as one message.
+const LIMIT: usize = (16 << 20) - (64 << 10);
 /// How long output is awaited that something left behind holds open.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -27,10 +28,14 @@ impl Core {
         let shown = format!("{args:?}");
         let mut exec = self.exec(container, args, false, false).await?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let room = AtomicUsize::new(LIMIT);
         let (mut out, mut err) = (exec.stdout.take(), exec.stderr.take());
         let ended = {
             let mut streams = std::pin::pin!(async {
-                tokio::join!(collect(out.as_mut(), &mut stdout), collect(err.as_mut(), &mut stderr))
+                tokio::join!(
+                    collect(out.as_mut(), &mut stdout, &room),
+                    collect(err.as_mut(), &mut stderr, &room)
+                )
             });
             let run = async {
                 let mut drained = false;
@@ -58,12 +63,13 @@ impl Core {
     }
 }
 
-/// Reads to the end; what is over the limit is dropped, so that the process does not block.
-async fn collect(stream: Option<&mut (impl AsyncRead + Unpin)>, into: &mut Vec<u8>) {
+/// Reads to the end, in the task that reads all streams; what there is no room for is dropped, so that the process does not block.
+async fn collect(stream: Option<&mut (impl AsyncRead + Unpin)>, into: &mut Vec<u8>, room: &AtomicUsize) {
     let Some(stream) = stream else { return };
     let mut piece = vec![0; 32 << 10];
     while let Ok(read @ 1..) = stream.read(&mut piece).await {
-        let room = LIMIT - into.len();
-        into.extend_from_slice(&piece[..read.min(room)]);
+        let kept = read.min(room.load(Ordering::Relaxed));
+        room.fetch_sub(kept, Ordering::Relaxed);
+        into.extend_from_slice(&piece[..kept]);
     }
 }
