@@ -183,6 +183,16 @@ fn plan(situation: &Situation) -> Plan {
     };
     status.conditions = Some(conditions(&before, budget, truth, reason, "", *now));
     report(budget, &before, status, &mut plan);
+    if !plan.is_empty() && needs_scale(budget) && pods.iter().any(|(_, wanted)| *wanted == Wanted::Nobody) {
+        let selector = selector(budget).map(|selector| selector.to_string()).unwrap_or_default();
+        let text = format!(
+            "Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be unmanaged. As a \
+             result, the status of the PDB cannot be calculated correctly, which may result in undefined \
+             behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an \
+             integer value."
+        );
+        plan.warning(&about, "UnmanagedPods", text);
+    }
     plan
 }
 
@@ -226,6 +236,13 @@ fn demand(situation: &Situation) -> Result<(i32, i32), String> {
         }
         (None, None) => Ok((count, 0)),
     }
+}
+
+/// The budget is a share of pods that others want, not just a number.
+fn needs_scale(budget: &PodDisruptionBudget) -> bool {
+    budget.spec.as_ref().is_some_and(|spec| {
+        spec.max_unavailable.is_some() || matches!(spec.min_available, Some(IntOrString::String(_)))
+    })
 }
 
 /// The sizes of all that want these pods, each counted once.

@@ -109,3 +109,10 @@ fn nothing_is_written_when_nothing_changes() {
     source.status = Some(reported(&plan(&situation(source.clone(), 2, 0, &Wanted::Nobody))));
     assert!(plan(&situation(source, 2, 0, &Wanted::Nobody)).is_empty());
 }
+
+#[test]
+fn pods_that_nobody_wants_are_complained_about_if_that_matters() {
+    let about = |min, max| plan(&situation(budget(min, max), 2, 0, &Wanted::Nobody)).events;
+    assert_eq!(about(None, Some("1"))[0].reason, "UnmanagedPods");
+    assert!(about(Some("1"), None).is_empty());
+}
