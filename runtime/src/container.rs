@@ -86,6 +86,11 @@ impl Container {
         self.phase.borrow().clone()
     }
 
+    /// Waits for a start that is under way: what stops the container then sees it run.
+    pub(crate) async fn settled(&self) {
+        drop(self.changing.lock().await);
+    }
+
     /// The start of a container that runs.
     pub(crate) fn running(&self) -> Option<Started> {
         match *self.phase.borrow() {

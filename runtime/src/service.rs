@@ -176,7 +176,10 @@ impl Service for RuntimeService {
         // Stopping what is gone is done.
         if let Ok(container) = self.core.containers.get(&request.container_id) {
             let core = self.core.clone();
-            let stop = async move { core.stop_container(&container, seconds(request.timeout)).await };
+            let stop = async move {
+                container.settled().await;
+                core.stop_container(&container, seconds(request.timeout)).await
+            };
             self.complete("stop container", stop).await?;
         }
         Ok(Response::new(StopContainerResponse {}))

@@ -47,6 +47,10 @@ impl Core {
             live: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         });
+        let wanted = wanted(&sandbox);
+        if let Some(name) = wanted.sysctls.keys().find(|name| !namespaces::is_own(&wanted, name)) {
+            return Err(Error::Invalid(format!("sysctl {name:?} is not in a namespace of the pod's own")));
+        }
         if let Err(error) = self.build_sandbox(&sandbox).await {
             if let Err(left) = self.dismantle_sandbox(&sandbox).await {
                 warn!(sandbox = %sandbox.id, error = %left, "a sandbox that failed to start left something behind");
@@ -119,8 +123,11 @@ impl Core {
         // From here on no container can be added, so the list below is complete.
         let was_ready = std::mem::replace(&mut sandbox.live().ready, false);
         let containers = self.containers.of_sandbox(&sandbox.id);
-        for result in join_all(containers.iter().map(|each| self.stop_container(each, Duration::ZERO))).await
-        {
+        let stops = containers.iter().map(|each| async {
+            each.settled().await;
+            self.stop_container(each, Duration::ZERO).await
+        });
+        for result in join_all(stops).await {
             result?;
         }
         self.release_sandbox(sandbox).await?;

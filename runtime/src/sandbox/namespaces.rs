@@ -75,6 +75,22 @@ fn enter_and_hold(wanted: &Wanted, directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a sysctl belongs to a namespace of the sandbox's own; any other would change the node.
+pub(super) fn is_own(wanted: &Wanted, name: &str) -> bool {
+    let name = name.replace('/', ".");
+    let ipc = ["kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"];
+    match () {
+        () if name.starts_with("net.") => wanted.net,
+        () if name.starts_with("kernel.msg")
+            || name.starts_with("fs.mqueue.")
+            || ipc.contains(&name.as_str()) =>
+        {
+            wanted.ipc
+        }
+        () => name == "kernel.domainname" && wanted.uts,
+    }
+}
+
 /// The file of a sysctl, in dotted or slashed form.
 fn sysctl_path(name: &str) -> Result<std::path::PathBuf, Error> {
     let invalid = || Error::Invalid(format!("invalid sysctl {name:?}"));
@@ -140,6 +156,26 @@ mod tests {
         ] {
             assert_eq!(sysctl_path(name).ok().as_deref(), expected.map(Path::new), "{name}");
         }
+    }
+
+    #[test]
+    fn a_sysctl_of_the_node_is_not_the_sandboxs() {
+        let all = Wanted { net: true, ipc: true, uts: true, ..Wanted::default() };
+        let none = Wanted::default();
+        for (name, expected) in [
+            ("net.core.somaxconn", true),
+            ("net/core/somaxconn", true),
+            ("kernel.msgmax", true),
+            ("kernel.shm_rmid_forced", true),
+            ("vm.overcommit_memory", false),
+            ("kernel.panic", false),
+            ("net/../vm/swappiness", true),
+        ] {
+            assert_eq!(is_own(&all, name), expected, "{name}");
+            assert!(!is_own(&none, name), "{name}");
+        }
+        // What climbs out of its directory is refused by its path.
+        assert!(sysctl_path("net/../vm/swappiness").is_err());
     }
 
     #[test]
