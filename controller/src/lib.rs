@@ -31,6 +31,7 @@ mod scaled;
 mod service_account;
 mod serving;
 mod taint_eviction;
+mod token_cleaner;
 
 /// What the controllers need to run.
 #[derive(Clone)]
@@ -68,6 +69,7 @@ const CONTROLLERS: &[Controller] = &[
     Controller { account: "endpoint-controller", start: endpoints::start },
     Controller { account: "generic-garbage-collector", start: garbage_collector::start },
     Controller { account: "namespace-controller", start: namespace::start },
+    Controller { account: "token-cleaner", start: token_cleaner::start },
 ];
 
 /// Starts every controller. They end with `tasks`, of which the caller must keep a handle.

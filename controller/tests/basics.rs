@@ -50,3 +50,19 @@ async fn nodes_get_ranges_of_their_own_and_a_deleted_ones_is_given_again() {
     let nodes = cluster.until::<Node>("/api/v1/nodes", |nodes| ranges(nodes).len() == 4).await;
     assert_eq!(ranges(&nodes)[3], "10.244.1.0/24");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bootstrap_token_goes_when_it_expires() {
+    let cluster = cluster().await;
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    let expires = json!({"token-id": "abcdef", "token-secret": "0123456789abcdef", "expiration": "2026-01-01T00:01:00Z"});
+    let token = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+        "metadata": {"name": "bootstrap-token-abcdef"}, "stringData": expires,
+    });
+    cluster.create(secrets, token).await;
+    cluster.settle().await;
+    assert_eq!(cluster.until::<Value>(secrets, |_| true).await.len(), 1);
+    cluster.until::<Value>(secrets, |found| found.is_empty()).await;
+    assert!(cluster.clock.now() >= "2026-01-01T00:01:00Z".parse().unwrap());
+}
