@@ -25,6 +25,8 @@ struct Group {
     tracker: TaskTracker,
     /// Names of what runs now, with how many of each.
     running: Arc<Mutex<HashMap<String, usize>>>,
+    /// Whoever holds a part of a group holds the group.
+    _parent: Option<Arc<Group>>,
 }
 
 /// Tasks that did not end within the drain deadline.
@@ -34,16 +36,18 @@ pub struct StillRunning(pub Vec<String>);
 impl Tasks {
     /// A group of its own, cancelled by [`Tasks::shutdown`] or by dropping its last handle.
     pub fn new(name: impl Into<String>) -> Self {
-        Self::with_token(name.into(), CancellationToken::new())
+        Self::with_token(name.into(), CancellationToken::new(), None)
     }
 
-    fn with_token(name: String, token: CancellationToken) -> Self {
-        Self { group: Arc::new(Group { name, token, tracker: TaskTracker::new(), running: Arc::default() }) }
+    fn with_token(name: String, token: CancellationToken, parent: Option<Arc<Group>>) -> Self {
+        let (tracker, running) = (TaskTracker::new(), Arc::default());
+        Self { group: Arc::new(Group { name, token, tracker, running, _parent: parent }) }
     }
 
-    /// A group that is cancelled with this one, and can be shut down alone.
+    /// A group that is cancelled with this one, and can be shut down alone. It counts as a handle of this one.
     pub fn child(&self, name: &str) -> Self {
-        Self::with_token(format!("{}/{name}", self.group.name), self.group.token.child_token())
+        let name = format!("{}/{name}", self.group.name);
+        Self::with_token(name, self.group.token.child_token(), Some(self.group.clone()))
     }
 
     /// Cancelled when the group is to end. Tasks that must finish something select on it;
@@ -184,5 +188,16 @@ mod tests {
         child.spawn("forever", std::future::pending());
         parent.shutdown(Duration::from_secs(1)).await.unwrap();
         child.shutdown(Duration::from_secs(1)).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_outlives_the_handle_that_it_was_made_from() {
+        let parent = Tasks::new("parent");
+        let child = parent.child("child");
+        drop(parent);
+        assert!(!child.token().is_cancelled());
+        let token = child.token();
+        drop(child);
+        assert!(token.is_cancelled());
     }
 }

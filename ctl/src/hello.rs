@@ -34,7 +34,7 @@ use crate::roles::process;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Hello {
     /// Port to listen on.
-    #[arg(long, default_value_t = 8080, env = "HELLO_PORT")]
+    #[arg(long, default_value_t = 8080, env = "HELLO_LISTEN_PORT")]
     port: u16,
     /// What the answer calls this version.
     #[arg(long, default_value = "none", env = "HELLO_TAG")]

@@ -69,7 +69,7 @@ impl Node {
             client: client.clone(),
             clock: clock.clone(),
             random: random.clone(),
-            tasks: tasks.child("network"),
+            tasks: tasks.clone(),
             cluster_cidr: cidr(&cluster.cluster_cidr)?,
             service_cidr: cidr(&cluster.service_cidr)?,
             cluster_dns: dns,
@@ -85,7 +85,7 @@ impl Node {
             Some(endpoint) => endpoint,
             None => {
                 let pods = Arc::new(Pods(network.clone()));
-                let config = place.runtime(pods, tasks.child("runtime"), clock.clone())?;
+                let config = place.runtime(pods, tasks.clone(), clock.clone())?;
                 Runtime::start(config).await.because(about("runtime"))?.endpoint()
             }
         };
@@ -97,7 +97,7 @@ impl Node {
             client,
             clock,
             random,
-            tasks: tasks.child("agent"),
+            tasks: tasks.clone(),
             server_tls,
             port,
             cluster_dns: IpAddr::V4(dns),
