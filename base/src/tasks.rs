@@ -111,7 +111,8 @@ impl Tasks {
             return Ok(());
         }
         let running = self.group.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut names: Vec<String> = running.keys().map(|name| format!("{}/{name}", self.group.name)).collect();
+        let mut names: Vec<String> =
+            running.keys().map(|name| format!("{}/{name}", self.group.name)).collect();
         names.sort();
         Err(StillRunning(names))
     }
@@ -119,7 +120,10 @@ impl Tasks {
 
 impl fmt::Debug for Tasks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tasks").field("name", &self.group.name).field("running", &self.group.tracker.len()).finish()
+        f.debug_struct("Tasks")
+            .field("name", &self.group.name)
+            .field("running", &self.group.tracker.len())
+            .finish()
     }
 }
 

@@ -27,8 +27,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use crate::failure::Because;
 use crate::Failure;
+use crate::failure::Because;
 use crate::roles::process;
 
 #[derive(Args, Clone, Debug)]
@@ -57,10 +57,8 @@ struct Site {
 
 impl Hello {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .because("skiff hello")?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().because("skiff hello")?;
         runtime.block_on(self.serve())
     }
 

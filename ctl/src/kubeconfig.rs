@@ -9,8 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::failure::Because;
 use crate::Failure;
+use crate::failure::Because;
 
 /// Name of cluster, user and context.
 const NAME: &str = "skiff";

@@ -142,7 +142,8 @@ async fn client_of(membership: &Membership) -> Result<Client, Failure> {
     });
     let about = format!("client for {}", membership.server);
     let parsed = serde_json::from_value(config).because(&about)?;
-    let config = client::kube::Config::from_custom_kubeconfig(parsed, &Default::default()).await.because(&about)?;
+    let config =
+        client::kube::Config::from_custom_kubeconfig(parsed, &Default::default()).await.because(&about)?;
     connect::over_tls(config).because(&about)
 }
 

@@ -18,8 +18,8 @@ use tokio::net::TcpListener;
 
 use super::facts;
 use super::node::Cluster;
-use crate::failure::Because;
 use crate::Failure;
+use crate::failure::Because;
 use crate::kubeconfig::{self, Access};
 
 /// How long a revision of etcd's history is kept.
@@ -118,7 +118,9 @@ async fn compact(store: Arc<dyn Store>, clock: Clock) {
                 if let Some(old) = old.replace(revision) {
                     match store.compact(old).await {
                         Ok(()) | Err(store::Error::Compacted { .. }) => {}
-                        Err(error) => tracing::warn!(%error, revision = old, "etcd's history is not compacted"),
+                        Err(error) => {
+                            tracing::warn!(%error, revision = old, "etcd's history is not compacted")
+                        }
                     }
                 }
             }
@@ -147,8 +149,9 @@ impl ControlPlane {
         settings.node_agent_port = config.node_agent_port;
         settings.server_names.push(config.bind.ip().to_string());
         settings.server_names.extend(config.names);
-        let dns = apiserver::bootstrap::dns_address(&settings.service_cidr)
-            .ok_or_else(|| Failure::usage(format!("the service network {} is too small", settings.service_cidr)))?;
+        let dns = apiserver::bootstrap::dns_address(&settings.service_cidr).ok_or_else(|| {
+            Failure::usage(format!("the service network {} is too small", settings.service_cidr))
+        })?;
         let cluster = Cluster {
             cluster_cidr: settings.cluster_cidr.clone(),
             service_cidr: settings.service_cidr.clone(),
@@ -190,9 +193,14 @@ impl ControlPlane {
             clock: self.clock.clone(),
             random: random.clone(),
         };
-        self.run_elected(ElectionConfig::component("kube-scheduler", &identity), client, random, move |tasks| {
-            Scheduler::start(&tasks, config.clone());
-        });
+        self.run_elected(
+            ElectionConfig::component("kube-scheduler", &identity),
+            client,
+            random,
+            move |tasks| {
+                Scheduler::start(&tasks, config.clone());
+            },
+        );
 
         let client = self.client(UserInfo::new("system:kube-controller-manager", &[]));
         let api = self.api.clone();
@@ -275,10 +283,7 @@ impl ControlPlane {
         let token = JoinToken::generate(self.pki.fingerprint(), random);
         let secret = bootstrap_token::secret(&token, Some(self.clock.now() + lifetime), description);
         let path = "/api/v1/namespaces/kube-system/secrets";
-        self.api
-            .call(&UserInfo::api_server(), "POST", path, Some(&secret))
-            .await
-            .because("join token")?;
+        self.api.call(&UserInfo::api_server(), "POST", path, Some(&secret)).await.because("join token")?;
         Ok(token)
     }
 

@@ -77,7 +77,9 @@ impl Down {
 
 fn remove_dir(dir: &Path) -> Result<(), Failure> {
     match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::new(format!("{}: {error}", dir.display()))),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::new(format!("{}: {error}", dir.display())))
+        }
         _ => Ok(()),
     }
 }

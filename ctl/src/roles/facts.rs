@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::failure::Because;
 use crate::Failure;
+use crate::failure::Because;
 
 /// The address from which this machine would talk to others: that of its default route, else loopback.
 pub(crate) fn main_address() -> Ipv4Addr {

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::failure::Because;
 use crate::Failure;
+use crate::failure::Because;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const MOST: usize = 1024 * 1024;
@@ -83,9 +83,7 @@ pub(crate) async fn join(
             "{server} is not the cluster that the token was made for: check --server, or get a token there with `skiff token create`"
         )));
     }
-    let request = |profile: &Profile| {
-        pki::signing_request(profile).because("certificate signing request")
-    };
+    let request = |profile: &Profile| pki::signing_request(profile).because("certificate signing request");
     let name = format!("system:node:{node_name}");
     let (client_csr, client_key) = request(&Profile::client(&name, &["system:nodes"]))?;
     let names = vec![node_name.to_owned(), node_ip.to_string()];
@@ -96,8 +94,7 @@ pub(crate) async fn join(
     let trusted = pki::tls::client(&authority, None).because("TLS")?;
     let answer =
         exchange(&uri, trusted, Method::POST, "/skiff/join", Some(token.bearer()), body.into()).await?;
-    let granted: JoinResponse =
-        serde_json::from_slice(&answer).because(format!("{server}/skiff/join"))?;
+    let granted: JoinResponse = serde_json::from_slice(&answer).because(format!("{server}/skiff/join"))?;
     let membership = Membership {
         server: server.to_owned(),
         node_name: node_name.to_owned(),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::failure::Because;
 use crate::Failure;
+use crate::failure::Because;
 
 /// Held while a role works on a directory.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use nodeagent::Agent;
 use runtime::{NetworkError, PodNetwork, Runtime, SandboxNetwork};
 
 use super::place::Place;
-use crate::failure::Because;
 use crate::Failure;
+use crate::failure::Because;
 
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -54,7 +54,8 @@ impl Node {
         clock: Clock,
         random: Random,
     ) -> Result<Self, Failure> {
-        let NodeConfig { place, address, port, client, server_tls, cluster, runtime_endpoint, max_pods } = config;
+        let NodeConfig { place, address, port, client, server_tls, cluster, runtime_endpoint, max_pods } =
+            config;
         let tasks = tasks.child(&place.name);
         let about = |part: &str| format!("node {}: {part}", place.name);
         let cidr = |text: &str| text.parse::<Cidr>().because(about(text));

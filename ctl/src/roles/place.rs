@@ -6,8 +6,8 @@ use std::sync::Arc;
 use base::{Clock, Tasks};
 
 use super::facts;
-use crate::failure::Because;
 use crate::Failure;
+use crate::failure::Because;
 
 /// The directories and kernel names of one node. Derived from the data directory and the node's name alone, so
 /// that whoever cleans up finds what whoever started has made.

@@ -7,8 +7,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::failure::Because;
 use crate::Failure;
+use crate::failure::Because;
 
 /// SIGINT and SIGTERM.
 #[derive(Debug)]
@@ -54,10 +54,8 @@ pub(crate) fn run<T>(role: impl Future<Output = Result<T, Failure>>) -> Result<T
             tracing::warn!(%error, "the number of open files stays as it is");
         }
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .because("async runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().because("async runtime")?;
     let result = runtime.block_on(role);
     // Blocking work that hangs must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

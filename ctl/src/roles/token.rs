@@ -19,8 +19,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::{DATA_DIR, process};
-use crate::failure::Because;
 use crate::Failure;
+use crate::failure::Because;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {

@@ -152,8 +152,7 @@ impl Up {
             let token = control_plane.join_token(JOIN, "further nodes of skiff up", &random).await?;
             let server = format!("https://{address}:{}", control_plane.port());
             for index in 2..=self.nodes {
-                let namespace =
-                    segment.node(index - 1).because(format!("network of {}", name(index)))?;
+                let namespace = segment.node(index - 1).because(format!("network of {}", name(index)))?;
                 let config = ChildConfig {
                     netns: &namespace.netns,
                     address: namespace.address,
