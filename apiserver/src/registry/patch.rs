@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use api::object::Object;
+use api::patch;
 use api::resource::Resource;
-use api::status::{Reason, Status};
+use api::status::Status;
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::body::Body;
 use crate::context::Context;
@@ -27,13 +28,14 @@ const TYPES: &[&str] = &[
 
 /// A patch, parsed.
 pub(crate) enum Request {
-    Json(Value),
-    Merge(Value),
-    Strategic(Value),
+    /// As it came: its operations are read when they are applied.
+    Json(Bytes),
+    Merge(Map<String, Value>),
+    Strategic(Map<String, Value>),
 }
 
 /// PATCH of an object.
-pub async fn patch(
+pub async fn answer(
     server: &Arc<Server>,
     context: &Context<'_>,
     row: &Arc<Resource>,
@@ -78,54 +80,34 @@ fn unfit(row: &Resource, name: &str, request: &Request, status: Status) -> Statu
         return status;
     }
     let path = api::field::Path::new("patch");
-    let error = api::field::FieldError::invalid(&path, request.value().to_string(), why);
+    let error = api::field::FieldError::invalid(&path, request.text(), why);
     Status::invalid(&row.group, &row.kind, name, &[error])
 }
 
 impl Request {
     /// Reads a patch by its content type.
     pub(crate) fn read(context: &Context<'_>, body: &[u8]) -> Result<Self, Status> {
-        let media = negotiate::content_type(context.headers);
-        let make = match media {
-            "application/json-patch+json" => Self::Json,
-            "application/merge-patch+json" => Self::Merge,
-            "application/strategic-merge-patch+json" => Self::Strategic,
+        Ok(match negotiate::content_type(context.headers) {
+            "application/json-patch+json" => Self::Json(Bytes::copy_from_slice(body)),
+            "application/merge-patch+json" => Self::Merge(patch::parse_object(body)?),
+            "application/strategic-merge-patch+json" => Self::Strategic(patch::parse_object(body)?),
             _ => return Err(Status::unsupported_media_type(TYPES)),
-        };
-        let value = api::schema::decode::parse(body)
-            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-        let fits = if media == TYPES[0] { value.is_array() } else { value.is_object() };
-        if !fits {
-            let what = if media == TYPES[0] { "an array of operations" } else { "an object" };
-            return Err(Status::bad_request(format!("error decoding patch: the patch must be {what}")));
-        }
-        Ok(make(value))
+        })
     }
 
-    fn value(&self) -> &Value {
-        let (Self::Json(value) | Self::Merge(value) | Self::Strategic(value)) = self;
-        value
+    fn text(&self) -> String {
+        match self {
+            Self::Json(body) => String::from_utf8_lossy(body).into_owned(),
+            Self::Merge(changes) | Self::Strategic(changes) => Value::Object(changes.clone()).to_string(),
+        }
     }
 
     /// The object after the patch.
-    pub(crate) fn apply(&self, row: &Resource, mut object: Value) -> Result<Value, Status> {
-        match self {
-            Self::Json(operations) => {
-                let operations: json_patch::Patch = serde_json::from_value(operations.clone())
-                    .map_err(|error| Status::bad_request(error.to_string()))?;
-                json_patch::patch(&mut object, &operations).map_err(|error| error.to_string()).map_err(
-                    |why| {
-                        let mut status = Status::failure(422, Reason::Invalid, why);
-                        status.details = Some(Box::default());
-                        status
-                    },
-                )?;
-            }
-            Self::Merge(changes) | Self::Strategic(changes) => {
-                let _ = row;
-                json_patch::merge(&mut object, changes);
-            }
-        }
-        Ok(object)
+    pub(crate) fn apply(&self, row: &Resource, object: Value) -> Result<Value, Status> {
+        Ok(match self {
+            Self::Json(operations) => patch::json(&object, operations)?,
+            Self::Merge(changes) => patch::merge(object, changes.clone()),
+            Self::Strategic(changes) => patch::strategic::apply(&row.schema, object, changes.clone())?,
+        })
     }
 }

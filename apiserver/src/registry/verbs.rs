@@ -30,7 +30,7 @@ pub async fn answer(
         ("create", Backing::Answered(answer)) => create::answered(server, context, row, *answer, body).await,
         ("create", _) => create::create(server, context, row, body).await,
         ("update", _) => update::update(server, context, row, update::Part::Whole, body).await,
-        ("patch", _) => patch::patch(server, context, row, update::Part::Whole, body).await,
+        ("patch", _) => patch::answer(server, context, row, update::Part::Whole, body).await,
         ("delete", _) => delete::delete(server, context, row, body).await,
         ("deletecollection", _) => collection::delete(server, context, row, body).await,
         _ => Err(Status::method_not_allowed()),

@@ -56,7 +56,7 @@ pub async fn answer(
     match (subresource.action, context.info.verb) {
         (Action::Scale, verb) => scale::answer(server, context, row, verb, body).await,
         (Action::Status | Action::Change, "update") => update::update(server, context, row, part, body).await,
-        (Action::Status | Action::Change, "patch") => patch::patch(server, context, row, part, body).await,
+        (Action::Status | Action::Change, "patch") => patch::answer(server, context, row, part, body).await,
         (Action::Binding, "create") => {
             let options = WriteOptions::read(&context.info.query, "CreateOptions")?;
             let object = spoken(context, &body, &options)?;
