@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use crate::{Failure, hello, roles};
+use crate::{Failure, commands, hello, roles};
 
 /// A Kubernetes cluster in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "skiff", version, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: commands::Global,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -19,14 +21,17 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     #[command(flatten)]
     Role(roles::Role),
+    #[command(flatten)]
+    User(commands::Command),
     /// The demo web server that the image skiff.local/hello runs.
     #[command(hide = true)]
     Hello(hello::Hello),
 }
 
 impl Command {
-    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(self, global: &commands::Global) -> Result<ExitCode, Failure> {
         match self {
+            Self::User(command) => command.run(global),
             Self::Role(role) => role.run(),
             Self::Hello(hello) => hello.run(),
         }

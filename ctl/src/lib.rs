@@ -1,9 +1,12 @@
 //! The command line: [`roles`] are the long-running parts of a cluster, `commands` what a user asks of one.
 
 mod args;
+mod commands;
 mod failure;
 mod hello;
 mod kubeconfig;
+mod output;
+mod resources;
 mod roles;
 
 use std::ffi::OsString;
@@ -19,7 +22,7 @@ pub fn main(argv: &[OsString]) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return args::explain(&error),
     };
-    match arguments.command.run() {
+    match arguments.command.run(&arguments.global) {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
