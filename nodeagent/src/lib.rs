@@ -33,6 +33,10 @@ mod probes;
 pub mod runtime;
 pub mod server;
 mod source;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod volumes;
 mod worker;
 mod workers;

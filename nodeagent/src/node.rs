@@ -145,7 +145,9 @@ impl Keeper {
             let is_due =
                 now.duration_since(written) >= jiff::SignedDuration::try_from(REPORT).unwrap_or_default();
             let mut failed = false;
-            if is_due || without_heartbeat(&status) != without_heartbeat(&known) {
+            let change = patch(&without_heartbeat(&known), &without_heartbeat(&status));
+            if is_due || change.is_some() {
+                tracing::debug!(node = %self.context.node_name, ?change, "status");
                 // What others have written meanwhile must not be undone.
                 let before = self.context.source.node().and_then(|node| node.status.clone());
                 let before = before.unwrap_or(known.clone());

@@ -401,6 +401,7 @@ impl Worker {
             return false;
         }
         self.report.in_flight = true;
+        tracing::debug!(pod = %pod::title(&self.pod), patch = %serde_json::Value::Object(patch.clone()), "status");
         let (namespace, name) = (pod::namespace(&self.pod).to_owned(), pod::name(&self.pod).to_owned());
         self.jobs.write(report::write(self.context.client.clone(), namespace, name, patch));
         false

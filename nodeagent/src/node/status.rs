@@ -82,7 +82,7 @@ pub(super) fn status(report: &Report, before: &NodeStatus, now: Timestamp) -> No
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(report.port) }),
         }),
-        images: Some(report.images.clone()),
+        images: Some(report.images.clone()).filter(|images| !images.is_empty()),
         node_info: Some(report.system.clone()),
         runtime_handlers: Some(report.handlers.clone()).filter(|handlers| !handlers.is_empty()),
         ..before.clone()
@@ -99,6 +99,8 @@ fn quantities(amounts: &BTreeMap<String, i64>) -> BTreeMap<String, Quantity> {
             _ if *amount > 0 && amount % 1024 == 0 => format!("{}Ki", amount / 1024),
             _ => amount.to_string(),
         };
+        // As the API server writes them, so that the next comparison finds no difference.
+        let text = api::quantity::Quantity::parse(&text).map_or(text, |quantity| quantity.to_string());
         (name.clone(), Quantity(text))
     };
     amounts.iter().map(quantity).collect()
