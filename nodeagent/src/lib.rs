@@ -81,6 +81,12 @@ pub struct Config {
     pub cgroup_root: String,
 }
 
+/// For `skiff down`: unmounts and removes what an agent keeps of its pods. Succeeds when nothing is there; no agent may
+/// be running on the directory, and no container.
+pub fn cleanup(data_dir: &std::path::Path) -> std::io::Result<()> {
+    volumes::remove_all(data_dir)
+}
+
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config")

@@ -108,6 +108,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Unmounts and removes the files of all pods below an agent's data directory.
+pub(crate) fn remove_all(data_dir: &Path) -> std::io::Result<()> {
+    disk::remove(&Layout::new(data_dir).pods())
+}
+
 impl Volumes {
     /// Volumes below `data_dir`. Those of an earlier process are taken over as they are.
     pub fn new(

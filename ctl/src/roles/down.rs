@@ -55,6 +55,8 @@ impl Down {
         for place in &places {
             let config = place.runtime(Arc::new(runtime::LoopbackOnly), tasks.clone(), Clock::system())?;
             runtime::cleanup(&config).await.because(format!("containers of {}", place.name))?;
+            let volumes = place.agent_data();
+            nodeagent::cleanup(&volumes).because(volumes.display())?;
             NodeNetwork::cleanup(&place.id, &place.network_state())
                 .because(format!("network of {}", place.name))?;
         }

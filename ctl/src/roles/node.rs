@@ -93,7 +93,7 @@ impl Node {
         let agent = Agent::start(nodeagent::Config {
             node_name: place.name.clone(),
             node_ip: IpAddr::V4(address),
-            data_dir: place.data.join("agent"),
+            data_dir: place.agent_data(),
             runtime_endpoint,
             client,
             clock,

@@ -52,6 +52,11 @@ impl Place {
         Ok(places)
     }
 
+    /// Where the agent keeps the volumes and logs of its pods.
+    pub(crate) fn agent_data(&self) -> PathBuf {
+        self.data.join("agent")
+    }
+
     /// Where the network keeps its address allocations.
     pub(crate) fn network_state(&self) -> PathBuf {
         self.data.join("network")
