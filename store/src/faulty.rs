@@ -4,8 +4,8 @@
 //! break a watch, deliver events late, compact early. It never lies.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::{Clock, Random};
@@ -62,11 +62,15 @@ pub struct Faulty {
 struct Injector {
     clock: Clock,
     random: Random,
-    faults: Faults,
+    faults: Arc<Mutex<Faults>>,
     injected: Arc<AtomicU64>,
 }
 
 impl Injector {
+    fn faults(&self) -> Faults {
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn happens(&self, per_thousand: u64) -> bool {
         // Drawn also when it can't happen, so that changing one rate leaves the others' draws alone.
         let happens = self.random.below(1000) < per_thousand;
@@ -85,12 +89,12 @@ impl Injector {
     }
 
     fn delay(&self, per_thousand: u64) -> Option<Duration> {
-        let length = self.random.below(u64::try_from(self.faults.delay.as_micros()).unwrap_or(u64::MAX));
+        let length = self.random.below(u64::try_from(self.faults().delay.as_micros()).unwrap_or(u64::MAX));
         self.happens(per_thousand).then(|| Duration::from_micros(length))
     }
 
     async fn pause(&self) {
-        if let Some(delay) = self.delay(self.faults.delays) {
+        if let Some(delay) = self.delay(self.faults().delays) {
             self.clock.wait(delay).await;
         }
     }
@@ -99,7 +103,20 @@ impl Injector {
 impl Faulty {
     /// Wraps `inner`. The same `random` and the same calls give the same faults.
     pub fn new(inner: Arc<dyn Store>, clock: Clock, random: Random, faults: Faults) -> Self {
-        Self { inner, injector: Injector { clock, random, faults, injected: Arc::default() } }
+        Self {
+            inner,
+            injector: Injector {
+                clock,
+                random,
+                faults: Arc::new(Mutex::new(faults)),
+                injected: Arc::default(),
+            },
+        }
+    }
+
+    /// Changes how often faults happen, also to watches that run.
+    pub fn set(&self, faults: Faults) {
+        *self.injector.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
     }
 
     /// How many faults were injected.
@@ -112,12 +129,12 @@ impl Faulty {
 impl Store for Faulty {
     async fn range(&self, range: Range) -> Result<RangeResponse, Error> {
         self.injector.pause().await;
-        self.injector.fail(self.injector.faults.read_fails, "a read failed")?;
+        self.injector.fail(self.injector.faults().read_fails, "a read failed")?;
         self.inner.range(range).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
-        let faults = self.injector.faults;
+        let faults = self.injector.faults();
         self.injector.pause().await;
         self.injector.fail(faults.fails_before, "a transaction failed before it was applied")?;
         let response = self.inner.txn(txn).await?;
@@ -140,7 +157,7 @@ impl Store for Faulty {
         prev: bool,
     ) -> Result<Watch, Error> {
         self.injector.pause().await;
-        self.injector.fail(self.injector.faults.read_fails, "a watch could not start")?;
+        self.injector.fail(self.injector.faults().read_fails, "a watch could not start")?;
         let inner = self.inner.watch(start, end, from, prev).await?;
         Ok(Watch::new(FaultyWatch { inner, injector: self.injector.clone(), held: None, broken: false }))
     }
@@ -150,12 +167,12 @@ impl Store for Faulty {
     }
 
     async fn lease_grant(&self, ttl: Duration) -> Result<i64, Error> {
-        self.injector.fail(self.injector.faults.fails_before, "a lease was not granted")?;
+        self.injector.fail(self.injector.faults().fails_before, "a lease was not granted")?;
         self.inner.lease_grant(ttl).await
     }
 
     async fn lease_keep_alive(&self, id: i64) -> Result<(), Error> {
-        self.injector.fail(self.injector.faults.fails_before, "a lease was not kept alive")?;
+        self.injector.fail(self.injector.faults().fails_before, "a lease was not kept alive")?;
         self.inner.lease_keep_alive(id).await
     }
 
@@ -164,14 +181,14 @@ impl Store for Faulty {
     }
 
     async fn revision(&self) -> Result<Revision, Error> {
-        self.injector.fail(self.injector.faults.read_fails, "a read failed")?;
+        self.injector.fail(self.injector.faults().read_fails, "a read failed")?;
         self.inner.revision().await
     }
 }
 
 impl fmt::Debug for Faulty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Faulty").field("faults", &self.injector.faults).finish_non_exhaustive()
+        f.debug_struct("Faulty").field("faults", &self.injector.faults()).finish_non_exhaustive()
     }
 }
 
@@ -191,7 +208,7 @@ impl WatchSource for FaultyWatch {
         }
         if self.held.is_none() {
             let message = self.inner.next().await?;
-            let faults = self.injector.faults;
+            let faults = self.injector.faults();
             let message = self.injector.fail(faults.watch_breaks, "a watch broke").and(message);
             let delay = self.injector.delay(faults.event_delays).unwrap_or_default();
             self.held = Some((self.injector.clock.instant() + delay, message));
