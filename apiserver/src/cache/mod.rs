@@ -16,7 +16,7 @@ mod feed;
 mod selector;
 mod window;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -116,7 +116,8 @@ enum Bucket {
 
 #[derive(Default)]
 struct Watchers {
-    by_bucket: HashMap<Bucket, HashMap<u64, Watcher>>,
+    /// Ordered, so that watchers are woken in the same order in every run.
+    by_bucket: HashMap<Bucket, BTreeMap<u64, Watcher>>,
 }
 
 struct Watcher {
@@ -260,7 +261,7 @@ impl Cache {
 
     /// How many watches run.
     pub fn watchers(&self) -> usize {
-        self.watch_list().by_bucket.values().map(HashMap::len).sum()
+        self.watch_list().by_bucket.values().map(BTreeMap::len).sum()
     }
 
     /// Watches what happens after `after`; `None` starts now and returns the present too.
