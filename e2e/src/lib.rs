@@ -1,1 +1,3 @@
 //! Suites on an in-process cluster, on real processes and on any kubeconfig; simulation; benchmarks.
+
+pub mod sim;
