@@ -5,8 +5,11 @@ use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 
 use api::status::Status;
 
+/// Kubernetes' protobuf.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
 /// What upstream lists when it can't serve or read a media type.
-const KNOWN: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const KNOWN: &[&str] = &["application/json", "application/yaml", PROTOBUF];
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub enum Media {
     #[default]
     Json,
     Yaml,
+    /// The built-in kinds only.
+    Protobuf,
 }
 
 /// What an answer shows of the objects.
@@ -42,6 +47,7 @@ impl Media {
         match self {
             Self::Json => "application/json",
             Self::Yaml => "application/yaml",
+            Self::Protobuf => PROTOBUF,
         }
     }
 }
@@ -116,6 +122,7 @@ pub fn object_media(headers: &HeaderMap) -> Result<Media, Status> {
     match content_type(headers) {
         "application/json" | "*/*" => Ok(Media::Json),
         "application/yaml" => Ok(Media::Yaml),
+        PROTOBUF => Ok(Media::Protobuf),
         _ => Err(Status::unsupported_media_type(KNOWN)),
     }
 }

@@ -1,5 +1,6 @@
 //! Answers: how objects, statuses and warnings become HTTP responses.
 
+use api::schema::protobuf;
 use api::status::Status;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING, WWW_AUTHENTICATE};
@@ -43,6 +44,7 @@ pub fn encode(accept: Accept, bytes: Bytes) -> Result<Bytes, Status> {
     }
     let value: Value = serde_json::from_slice(&bytes).map_err(Status::internal)?;
     let text = match accept.media {
+        Media::Protobuf => return protobuf::object(&value).map(Into::into).map_err(Status::internal),
         Media::Json => serde_json::to_string_pretty(&value).map_err(Status::internal)? + "\n",
         Media::Yaml => serde_saphyr::to_string(&value).map_err(Status::internal)?,
     };

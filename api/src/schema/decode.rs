@@ -190,7 +190,8 @@ fn mismatch(
     )
 }
 
-fn unrecognized(expect: &GroupVersionKind, bytes: &[u8], error: &dyn std::fmt::Display) -> Status {
+/// The error for a body of which not even the kind can be read.
+pub fn unrecognized(expect: &GroupVersionKind, bytes: &[u8], error: &dyn std::fmt::Display) -> Status {
     Status::bad_request(format!(
         "the object provided is unrecognized (must be of type {}): {error} ({})",
         expect.kind,
@@ -562,7 +563,7 @@ fn push(path: &mut String, name: &str) {
 }
 
 /// Whether Go's `omitempty` would leave the value out.
-fn empty(shape: &Shape, value: &Value, pointer: bool) -> bool {
+pub(super) fn empty(shape: &Shape, value: &Value, pointer: bool) -> bool {
     match (shape, value) {
         (Shape::List(_), Value::Array(items)) => items.is_empty(),
         (Shape::Map(_), Value::Object(map)) => map.is_empty(),

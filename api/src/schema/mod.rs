@@ -5,14 +5,21 @@
 //! defined at run time brings a table of its own. A [`TypeRef`] is one type together with its table.
 //!
 //! - [`decode::decode`]: JSON text → a pruned value of a type, plus what strict validation has to say.
+//! - [`protobuf`]: the same values as Go's protobuf messages.
 //! - [`decode::body`]: the same for the body of a request: checks `apiVersion` and `kind`, wraps errors as upstream does.
 
-use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use crate::resource::Text;
 
 pub mod decode;
 mod json;
+pub mod protobuf;
 mod table;
 mod time;
 
@@ -81,6 +88,8 @@ pub struct Struct {
     pub atomic: bool,
     /// Numbers of `fields`, by name.
     sorted: Vec<u16>,
+    /// How protobuf has them; made when first needed.
+    plan: OnceLock<protobuf::Plan>,
 }
 
 /// How the items of a list belong together.
@@ -173,7 +182,7 @@ impl Struct {
         });
         let mut sorted: Vec<u16> = (0..u16::try_from(fields.len()).unwrap_or(u16::MAX)).collect();
         sorted.sort_by(|a, b| fields[usize::from(*a)].name.cmp(&fields[usize::from(*b)].name));
-        Self { fields, type_meta, atomic, sorted }
+        Self { fields, type_meta, atomic, sorted, plan: OnceLock::new() }
     }
 
     /// The number of a field in `fields`.

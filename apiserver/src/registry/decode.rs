@@ -1,8 +1,9 @@
-//! From a request's body to an object: media type, JSON or YAML, schema, typed form, defaults.
+//! From a request's body to an object: media type, JSON, YAML or protobuf, schema, typed form, defaults.
 
 use api::object::Object;
-use api::resource::Resource;
+use api::resource::{GroupVersionKind, Resource};
 use api::schema::decode::{self, FieldValidation};
+use api::schema::protobuf;
 use api::status::Status;
 use bytes::Bytes;
 use serde_json::Value;
@@ -10,10 +11,16 @@ use serde_json::Value;
 use crate::context::Context;
 use crate::negotiate::{self, Media};
 
-/// A body as JSON, and what YAML was given twice.
-pub fn as_json(media: Media, body: &Bytes, strict: bool) -> Result<(Bytes, Vec<String>), Status> {
+/// A body as JSON, and what YAML was given twice. `expect` is what the body should be.
+fn as_json(
+    media: Media,
+    body: &Bytes,
+    strict: bool,
+    expect: &GroupVersionKind,
+) -> Result<(Bytes, Vec<String>), Status> {
     match media {
         Media::Json => Ok((body.clone(), Vec::new())),
+        Media::Protobuf => Ok((protobuf(body, expect)?.to_string().into(), Vec::new())),
         Media::Yaml => {
             let text = std::str::from_utf8(body)
                 .map_err(|_| Status::bad_request("error converting YAML to JSON: yaml: invalid UTF-8"))?;
@@ -24,9 +31,33 @@ pub fn as_json(media: Media, body: &Bytes, strict: bool) -> Result<(Bytes, Vec<S
 }
 
 /// A body as a value, whatever its type.
-pub fn value(media: Media, body: &Bytes) -> Result<Value, Status> {
-    let (json, _) = as_json(media, body, false)?;
+pub fn value(media: Media, body: &Bytes, expect: &GroupVersionKind) -> Result<Value, Status> {
+    if media == Media::Protobuf {
+        return protobuf(body, expect);
+    }
+    let (json, _) = as_json(media, body, false, expect)?;
     decode::parse(&json).map_err(|error| Status::bad_request(error.to_string()))
+}
+
+/// Reads protobuf as the kind that its envelope names. Of a kind that is not known only the name is left, by which it is
+/// refused like one in JSON.
+fn protobuf(body: &Bytes, expect: &GroupVersionKind) -> Result<Value, Status> {
+    let mut envelope = protobuf::open(body).map_err(|error| decode::unrecognized(expect, body, &error))?;
+    if envelope.kind.is_empty() {
+        envelope.kind = expect.kind.to_string();
+    }
+    if envelope.api_version.is_empty() {
+        envelope.api_version = expect.api_version();
+    }
+    let (kind, version) = (&envelope.kind, &envelope.api_version);
+    let Some(ty) = protobuf::kind(version, kind) else {
+        return Ok(serde_json::json!({"apiVersion": version, "kind": kind}));
+    };
+    protobuf::unseal(&envelope, &ty).map_err(|error| {
+        let version = api::field::quote(version.rsplit('/').next().unwrap_or_default());
+        let message = format!("{kind} in version {version} cannot be handled as a {}: {error}", expect.kind);
+        Status::bad_request(message)
+    })
 }
 
 /// Parses YAML as kubectl reads it: YAML 1.1's booleans and octal numbers, merge keys.
@@ -66,7 +97,7 @@ pub fn object(
     validation: FieldValidation,
 ) -> Result<Box<dyn Object>, Status> {
     let media = negotiate::object_media(context.headers)?;
-    let (json, twice) = as_json(media, body, validation != FieldValidation::Ignore)?;
+    let (json, twice) = as_json(media, body, validation != FieldValidation::Ignore, &row.gvk())?;
     of_json(context, row, &json, twice, validation)
 }
 

@@ -1,6 +1,7 @@
 //! The options of requests: query parameters, and the DeleteOptions of a body.
 
 use api::field::{FieldError, Path};
+use api::resource::GroupVersionKind;
 use api::schema::decode::FieldValidation;
 use api::status::Status;
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::context::Context;
-use crate::negotiate;
+use crate::negotiate::{self, Media};
 use crate::registry::decode;
 use crate::request::Query;
 
@@ -102,7 +103,12 @@ impl DeleteOptions {
             }
         } else {
             let media = negotiate::object_media(context.headers)?;
-            Self::wire(decode::value(media, body)?)?
+            let expect = GroupVersionKind::fixed("", "v1", "DeleteOptions");
+            let value = decode::value(media, body, &expect)?;
+            if media == Media::Protobuf && value["kind"] != "DeleteOptions" {
+                return Err(Status::bad_request("decoded object cannot be converted to DeleteOptions"));
+            }
+            Self::wire(value)?
         };
         let mut options = Self::check(wire)?;
         // The query's dry run counts beside a body, too: losing it would delete for good.

@@ -92,7 +92,7 @@ pub async fn watch(
     });
     let content_type = match context.accept.media {
         Media::Json => "application/json",
-        Media::Yaml => {
+        Media::Yaml | Media::Protobuf => {
             return Err(Status::not_acceptable(&["application/json", "application/json;stream=watch"]));
         }
     };
