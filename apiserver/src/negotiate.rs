@@ -54,8 +54,13 @@ impl Media {
 
 impl Accept {
     /// Reads the Accept header; 406 if nothing in it can be served. `transforms` says whether Table and
-    /// partial metadata can be asked for here.
-    pub fn read(headers: &HeaderMap, pretty: Option<&str>, transforms: bool) -> Result<Self, Status> {
+    /// partial metadata can be asked for here, `protobuf` whether the kind has that form.
+    pub fn read(
+        headers: &HeaderMap,
+        pretty: Option<&str>,
+        transforms: bool,
+        protobuf: bool,
+    ) -> Result<Self, Status> {
         let mut values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
         if values.peek().is_none() {
             return Ok(Self { pretty: wants_pretty(headers, pretty), ..Self::default() });
@@ -63,6 +68,7 @@ impl Accept {
         let mut clauses: Vec<(u32, Self)> = values
             .flat_map(|value| value.split(','))
             .filter_map(|clause| Self::clause(clause, transforms))
+            .filter(|(_, accept)| accept.media != Media::Protobuf || protobuf && accept.form != Form::Table)
             .collect();
         // Stable: of equal quality, the first one wins.
         clauses.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
@@ -78,6 +84,7 @@ impl Accept {
         let media = match parts.next()? {
             "application/json" | "application/*" | "*/*" => Media::Json,
             "application/yaml" => Media::Yaml,
+            PROTOBUF => Media::Protobuf,
             _ => return None,
         };
         let mut accept = Self { media, ..Self::default() };
@@ -107,6 +114,18 @@ impl Accept {
             };
         }
         (quality > 0).then_some((quality, accept))
+    }
+}
+
+/// The form of a failure: protobuf for those who prefer it, else JSON.
+pub fn failure_media(headers: &HeaderMap) -> Media {
+    let named = |value: &http::HeaderValue| value.to_str().is_ok_and(|text| text.contains(PROTOBUF));
+    if !headers.get_all(ACCEPT).iter().any(named) {
+        return Media::Json;
+    }
+    match Accept::read(headers, None, true, true) {
+        Ok(Accept { media: Media::Protobuf, .. }) => Media::Protobuf,
+        _ => Media::Json,
     }
 }
 
@@ -144,7 +163,7 @@ mod tests {
     fn read(accept: &str) -> Option<(Media, Form)> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().unwrap());
-        Accept::read(&headers, None, true).ok().map(|accept| (accept.media, accept.form))
+        Accept::read(&headers, None, true, true).ok().map(|accept| (accept.media, accept.form))
     }
 
     #[test]
@@ -153,7 +172,16 @@ mod tests {
         for (accept, expect) in [
             ("application/json", Some((Media::Json, Form::Whole))),
             ("*/*", Some((Media::Json, Form::Whole))),
-            ("application/vnd.kubernetes.protobuf,application/json", Some((Media::Json, Form::Whole))),
+            ("application/vnd.kubernetes.protobuf,application/json", Some((Media::Protobuf, Form::Whole))),
+            ("application/vnd.kubernetes.protobuf;stream=watch", Some((Media::Protobuf, Form::Whole))),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json",
+                Some((Media::Json, Form::Whole)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+                Some((Media::Protobuf, Form::Partial)),
+            ),
             ("application/json;q=0.5,application/yaml", Some((Media::Yaml, Form::Whole))),
             (&format!("{table},application/json"), Some((Media::Json, Form::Table))),
             (
@@ -164,10 +192,19 @@ mod tests {
                 "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
                 Some((Media::Json, Form::Partial)),
             ),
-            ("application/vnd.kubernetes.protobuf", None),
             ("text/html", None),
         ] {
             assert_eq!(read(accept), expect, "{accept}");
         }
+    }
+
+    #[test]
+    fn kinds_without_a_protobuf_form_are_answered_in_the_next_best() {
+        let read = |accept: &str| {
+            let headers = HeaderMap::from_iter([(ACCEPT, accept.parse().unwrap())]);
+            Accept::read(&headers, None, true, false).ok().map(|accept| accept.media)
+        };
+        assert_eq!(read("application/vnd.kubernetes.protobuf,application/json"), Some(Media::Json));
+        assert_eq!(read("application/vnd.kubernetes.protobuf"), None);
     }
 }

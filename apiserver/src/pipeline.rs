@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::schema::Types;
 use api::status::Status;
 use http::request::Parts;
 use http::{Request, Response};
@@ -10,7 +11,7 @@ use tracing::error;
 use crate::auth::Decision;
 use crate::body::RequestBody;
 use crate::context::{Context, Warnings};
-use crate::negotiate::Accept;
+use crate::negotiate::{self, Accept, Media};
 use crate::registry::{self, verbs};
 use crate::routes::{self, Access, RouteRequest};
 use crate::server::Server;
@@ -25,6 +26,7 @@ pub async fn handle(
     let (parts, body) = request.into_parts();
     let info = RequestInfo::new(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or_default());
     let warnings = Warnings::default();
+    let media = negotiate::failure_media(&parts.headers);
     let started = server.config.clock.instant();
     let answering = answer(server, connection, &info, &warnings, parts, body);
     let mut response = if is_long(&info) {
@@ -35,7 +37,7 @@ pub async fn handle(
             Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
         }
     }
-    .unwrap_or_else(|status| failure(&info, &status));
+    .unwrap_or_else(|status| failure(&info, media, &status));
     respond::warn(&mut response, &warnings);
     server.metrics.request(&info, response.status(), started.elapsed());
     response
@@ -66,7 +68,8 @@ async fn answer(
     }
     let target = server.registry.target(info)?;
     let transforms = matches!(info.verb, "get" | "list" | "watch") && target.subresource.is_none();
-    let accept = Accept::read(&parts.headers, info.query.get("pretty"), transforms)?;
+    let protobuf = Arc::ptr_eq(target.resource.schema.types(), &Types::builtin());
+    let accept = Accept::read(&parts.headers, info.query.get("pretty"), transforms, protobuf)?;
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let context = Context { info, user: &user, headers: &parts.headers, connection, accept, warnings };
     match target.subresource {
@@ -132,9 +135,9 @@ fn is_long(info: &RequestInfo) -> bool {
         || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 
-fn failure(info: &RequestInfo, status: &Status) -> Response<Body> {
+fn failure(info: &RequestInfo, media: Media, status: &Status) -> Response<Body> {
     if status.code >= 500 {
         error!(verb = info.verb, path = %info.path, code = status.code, message = %status.message, "request failed");
     }
-    respond::status(status)
+    respond::status(media, status)
 }

@@ -1,7 +1,7 @@
 //! Answers: how objects, statuses and warnings become HTTP responses.
 
 use api::schema::protobuf;
-use api::status::Status;
+use api::status::{Reason, Status};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
@@ -44,17 +44,30 @@ pub fn encode(accept: Accept, bytes: Bytes) -> Result<Bytes, Status> {
     }
     let value: Value = serde_json::from_slice(&bytes).map_err(Status::internal)?;
     let text = match accept.media {
-        Media::Protobuf => return protobuf::object(&value).map(Into::into).map_err(Status::internal),
+        Media::Protobuf => return protobuf::object(&value).map(Into::into).map_err(not_marshalable),
         Media::Json => serde_json::to_string_pretty(&value).map_err(Status::internal)? + "\n",
         Media::Yaml => serde_saphyr::to_string(&value).map_err(Status::internal)?,
     };
     Ok(text.into())
 }
 
+/// What a client is told of an object that protobuf can't carry.
+pub fn not_marshalable(error: protobuf::Error) -> Status {
+    match error {
+        protobuf::Error::NotMarshalable(_) => Status::failure(406, Reason::NotAcceptable, error.to_string()),
+        error => Status::internal(error),
+    }
+}
+
 /// A failure.
-pub fn status(status: &Status) -> Response<Body> {
+pub fn status(media: Media, status: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = with(code, "application/json", status.to_bytes());
+    let encoded = (media == Media::Protobuf).then(|| protobuf::object(&status.to_value()));
+    let (media, bytes) = match encoded {
+        Some(Ok(bytes)) => (media, bytes),
+        _ => (Media::Json, status.to_bytes()),
+    };
+    let mut response = with(code, media.content_type(), bytes);
     if let Some(seconds) =
         status.details.as_ref().map(|details| details.retry_after_seconds).filter(|s| *s > 0)
     {

@@ -2,8 +2,9 @@
 
 mod common;
 
-use api::schema::protobuf;
+use api::schema::{TypeRef, protobuf};
 use common::{Answer, Api, api};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 const MEDIA: &str = "application/vnd.kubernetes.protobuf";
@@ -104,4 +105,107 @@ async fn what_is_no_protobuf_or_of_another_kind_is_refused() {
         "BadRequest",
         "Pod in version \"v1\" cannot be handled as a Namespace: converting (v1.Pod) to (core.Namespace): unknown conversion",
     );
+}
+
+/// The answer to a request by a client that reads protobuf before anything else.
+async fn read(api: &Api, target: &str, accept: &str) -> (u16, String, Value) {
+    let response = api.raw("GET", target, &[("accept", accept)], "").await;
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    let media = parts.headers["content-type"].to_str().unwrap().to_owned();
+    let value = if media == MEDIA { opened(&bytes) } else { serde_json::from_slice(&bytes).unwrap() };
+    (parts.status.as_u16(), media, value)
+}
+
+/// Without empty structs, which are always on the wire, and lists, which never are.
+fn whole(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let parts = map.into_iter().map(|(name, part)| (name, whole(part)));
+            parts.filter(|(_, part)| *part != json!({}) && *part != json!([])).collect()
+        }
+        Value::Array(list) => list.into_iter().map(whole).collect(),
+        other => other,
+    }
+}
+
+fn opened(bytes: &[u8]) -> Value {
+    let envelope = protobuf::open(bytes).unwrap();
+    protobuf::unseal(&envelope, &protobuf::kind(&envelope.api_version, &envelope.kind).unwrap()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_lists_and_failures_are_answered_in_protobuf() {
+    let api = api().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for name in ["a", "b"] {
+        let map =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": name}});
+        api.post(maps, &map).await.ok();
+    }
+    let both = "application/vnd.kubernetes.protobuf,application/json";
+    for target in [
+        format!("{maps}/a"),
+        maps.to_owned(),
+        format!("{maps}?limit=1"),
+        format!("{maps}?fieldSelector=metadata.name%3Db"),
+        "/api/v1/nodes".to_owned(),
+        "/api/v1/namespaces/default".to_owned(),
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles".to_owned(),
+        "/api/v1/namespaces/default/services".to_owned(),
+    ] {
+        let json = whole(api.get(&target).await.ok());
+        let (code, media, value) = read(&api, &target, both).await;
+        assert_eq!((code, media.as_str()), (200, MEDIA), "{target}");
+        assert_eq!(whole(value), json, "{target}");
+    }
+    let (code, media, value) = read(&api, &format!("{maps}/none"), both).await;
+    assert_eq!((code, media.as_str(), &value["reason"]), (404, MEDIA, &json!("NotFound")));
+    assert_eq!(value["details"], json!({"name": "none", "kind": "configmaps"}));
+    let (_, media, value) = read(
+        &api,
+        maps,
+        "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+    )
+    .await;
+    assert_eq!((media.as_str(), &value["items"][1]["metadata"]["name"]), (MEDIA, &json!("b")));
+    let table = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1";
+    let (_, media, value) =
+        read(&api, maps, &format!("{table},application/json;as=Table;g=meta.k8s.io;v=v1")).await;
+    assert_eq!((media.as_str(), &value["kind"]), ("application/json", &json!("Table")));
+    assert_eq!(read(&api, maps, table).await.0, 406);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_are_framed_in_protobuf() {
+    let api = api().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+    let a = api.post(maps, &map("a")).await.ok();
+    let target = format!(
+        "{maps}?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    );
+    let response = api.raw("GET", &target, &[("accept", MEDIA)], "").await;
+    assert_eq!(response.headers()["content-type"], "application/vnd.kubernetes.protobuf;stream=watch");
+    let (mut body, mut buffer) = (response.into_body(), Vec::new());
+    let event = TypeRef::builtin("meta.k8s.io", "v1", "WatchEvent").unwrap();
+    let mut next = async || loop {
+        let length = buffer.get(..4).map(|head: &[u8]| u32::from_be_bytes(head.try_into().unwrap()) as usize);
+        if let Some(length) = length
+            && buffer.len() >= 4 + length
+        {
+            let frame: Vec<u8> = buffer.drain(..4 + length).collect();
+            break protobuf::decode(&event, &frame[4..]).unwrap();
+        }
+        buffer.extend_from_slice(body.frame().await.unwrap().unwrap().data_ref().unwrap());
+    };
+    assert_eq!(next().await, json!({"type": "ADDED", "object": a}));
+    let bookmark = next().await;
+    assert_eq!((&bookmark["type"], &bookmark["object"]["kind"]), (&json!("BOOKMARK"), &json!("ConfigMap")));
+    assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    let b = api.post(maps, &map("b")).await.ok();
+    assert_eq!(next().await, json!({"type": "ADDED", "object": b}));
+    api.delete(&format!("{maps}/a"), None).await.ok();
+    let gone = next().await;
+    assert_eq!((&gone["type"], &gone["object"]["metadata"]["name"]), (&json!("DELETED"), &json!("a")));
 }

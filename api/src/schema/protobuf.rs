@@ -5,7 +5,7 @@
 //! embedded Go struct is one of its own ([`plan`]).
 //!
 //! Go writes every field that is no pointer, zero or not, so that a zero says nothing on the wire. [`decode`] leaves such
-//! a zero out where Go's JSON would, and [`encode`] puts it where JSON has nothing. The bytes are those that Go makes.
+//! a zero out where Go's JSON would (but not an empty struct), and [`encode`] puts it where JSON has nothing. The bytes are those that Go makes.
 
 use serde_json::{Map, Value};
 
@@ -87,6 +87,39 @@ pub fn object(value: &Value) -> Result<Vec<u8>, Error> {
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     let ty = self::kind(api_version, kind).ok_or_else(|| Error::NotMarshalable(kind.to_owned()))?;
     Ok(seal(api_version, kind, &encode(&ty, value)?))
+}
+
+/// A list as clients read it, made item by item.
+#[derive(Debug)]
+pub struct List {
+    api_version: String,
+    kind: String,
+    item: TypeRef,
+    raw: Vec<u8>,
+}
+
+impl List {
+    /// A list of this kind without items.
+    pub fn new(api_version: &str, kind: &str, metadata: &Value) -> Result<Self, Error> {
+        let not = || Error::NotMarshalable(kind.to_owned());
+        let ty = self::kind(api_version, kind).ok_or_else(not)?;
+        let (field, items) = ty.at(&["items"]).ok_or_else(not)?;
+        // What is written next must not belong before what is written already: no list has fields behind its items.
+        let (Shape::List(item), 2) = (&items.ty().shape, field.number) else { return Err(not()) };
+        let raw = encode(&ty, &serde_json::json!({"metadata": metadata}))?;
+        let item = TypeRef::new(items.types().clone(), *item);
+        Ok(Self { api_version: api_version.to_owned(), kind: kind.to_owned(), item, raw })
+    }
+
+    pub fn push(&mut self, item: &Value) -> Result<(), Error> {
+        wire::put_bytes(&mut self.raw, 2, &encode(&self.item, item)?);
+        Ok(())
+    }
+
+    /// The list, magic and all.
+    pub fn finish(self) -> Vec<u8> {
+        seal(&self.api_version, &self.kind, &self.raw)
+    }
 }
 
 /// The object within an envelope, with its `apiVersion` and `kind`.

@@ -76,13 +76,18 @@ impl Shape {
         }
     }
 
-    /// Everything of a list before its first item.
-    pub fn put_head(&self, out: &mut BytesMut, metadata: &Value, headers: bool) {
-        let (kind, version) = match self.form {
+    /// Kind and apiVersion of a list.
+    pub fn list_kind(&self) -> (String, String) {
+        match self.form {
             Form::Whole => (self.row.list_kind.to_string(), self.row.api_version()),
             Form::Partial => ("PartialObjectMetadataList".to_owned(), self.version.to_owned()),
             Form::Table => ("Table".to_owned(), self.version.to_owned()),
-        };
+        }
+    }
+
+    /// Everything of a list before its first item.
+    pub fn put_head(&self, out: &mut BytesMut, metadata: &Value, headers: bool) {
+        let (kind, version) = self.list_kind();
         let head = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},");
         out.put_slice(head.as_bytes());
         if self.form != Form::Table {

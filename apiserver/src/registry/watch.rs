@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use api::field::{FieldError, Path};
 use api::resource::Resource;
+use api::schema::protobuf;
 use api::status::Status;
 use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::body::Body;
@@ -92,7 +93,8 @@ pub async fn watch(
     });
     let content_type = match context.accept.media {
         Media::Json => "application/json",
-        Media::Yaml | Media::Protobuf => {
+        Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Media::Yaml => {
             return Err(Status::not_acceptable(&["application/json", "application/json;stream=watch"]));
         }
     };
@@ -193,7 +195,7 @@ impl Watching {
     }
 
     fn frame(&mut self, change: Change, event: &Event) -> Bytes {
-        if self.shape.is_whole() && !self.accept.pretty {
+        if self.shape.is_whole() && !self.accept.pretty && self.accept.media == Media::Json {
             return event.frame(change);
         }
         let mut bytes = BytesMut::new();
@@ -207,10 +209,29 @@ impl Watching {
         match self.shape.one(entry, self.headers) {
             Ok(object) => {
                 self.headers = false;
-                put_frame(bytes, word, &object);
+                self.write(bytes, word, &object);
             }
-            Err(status) => put_frame(bytes, "ERROR", &status.to_bytes()),
+            Err(status) => self.write(bytes, "ERROR", &status.to_bytes()),
         }
+    }
+
+    /// Writes an event of an object's JSON in the form that the client wants.
+    fn write(&self, bytes: &mut BytesMut, word: &str, object: &[u8]) {
+        if self.accept.media != Media::Protobuf {
+            return put_frame(bytes, word, object);
+        }
+        let encode = |json: &[u8]| {
+            let value: Value = serde_json::from_slice(json).map_err(Status::internal)?;
+            protobuf::object(&value).map_err(respond::not_marshalable)
+        };
+        let (word, object) = match encode(object) {
+            Ok(object) => (word, object),
+            // A Status can always be written.
+            Err(status) => ("ERROR", encode(&status.to_bytes()).unwrap_or_default()),
+        };
+        let mut frame = Vec::with_capacity(object.len() + 32);
+        protobuf::put_frame(&mut frame, word, &object);
+        bytes.extend_from_slice(&frame);
     }
 
     /// The next part of the present.
@@ -224,7 +245,7 @@ impl Watching {
                 break;
             }
             if self.shape.is_whole() {
-                put_frame(&mut bytes, Change::Added.word(), entry.bytes());
+                self.write(&mut bytes, Change::Added.word(), entry.bytes());
             } else {
                 self.put(&mut bytes, Change::Added.word(), entry);
             }
@@ -251,7 +272,7 @@ impl Watching {
         }
         let object = self.shape.bookmark(&self.row, metadata);
         let mut bytes = BytesMut::new();
-        put_frame(&mut bytes, "BOOKMARK", object.to_string().as_bytes());
+        self.write(&mut bytes, "BOOKMARK", object.to_string().as_bytes());
         bytes.freeze()
     }
 }

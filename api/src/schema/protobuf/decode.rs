@@ -104,10 +104,6 @@ impl<'a> Decoder<'a> {
                 let inner = map.entry(name).or_insert_with(|| Value::Object(Map::new()));
                 if let Value::Object(inner) = inner {
                     self.message(&ty.go, fields, fields.plan(), bytes, inner)?;
-                    // Go writes it always: it says nothing.
-                    if inner.is_empty() && field.omit_empty && !field.pointer {
-                        map.remove(name);
-                    }
                 }
                 return Ok(());
             }

@@ -47,9 +47,7 @@ impl<'a> Maker<'a> {
         let shape = &self.types.get(field.ty).shape;
         let deep = self.depth > 5;
         if let (Shape::Struct(_), false) = (shape, field.pointer) {
-            let inner = self.fields(field.ty);
-            let empty = inner.as_object().is_some_and(Map::is_empty);
-            return if empty && field.omit_empty { None } else { Some(inner) };
+            return Some(self.fields(field.ty));
         }
         let may_lack = field.omit_empty
             || field.pointer
@@ -206,6 +204,7 @@ fn the_bytes_of_a_pod_are_those_of_upstream() {
             "terminationGracePeriodSeconds": 0,
             "securityContext": {"runAsUser": -1, "supplementalGroups": [1, 300]},
         },
+        "status": {},
     });
     let bytes = hex(POD);
     assert_eq!(encode(&pod(), &value).unwrap(), bytes);
@@ -220,10 +219,21 @@ fn an_envelope_is_what_upstream_makes() {
     let envelope = open(&bytes).unwrap();
     assert_eq!((envelope.api_version.as_str(), envelope.kind.as_str()), ("v1", "Status"));
     let value = unseal(&envelope, &kind("v1", "Status").unwrap()).unwrap();
-    assert_eq!(value, json!({"apiVersion": "v1", "kind": "Status", "code": 404}));
+    assert_eq!(value, json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "code": 404}));
     let mut frame = Vec::new();
     put_frame(&mut frame, "ADDED", b"xyz");
     assert_eq!(frame, b"\0\0\0\x0e\x0a\x05ADDED\x12\x05\x0a\x03xyz");
+}
+
+#[test]
+fn a_list_made_item_by_item_is_that_made_at_once() {
+    let metadata = json!({"resourceVersion": "7", "continue": "x"});
+    let items = [json!({"metadata": {"name": "a"}}), json!({"metadata": {"name": "b"}, "data": {"k": "v"}})];
+    let mut list = List::new("v1", "ConfigMapList", &metadata).unwrap();
+    items.iter().for_each(|item| list.push(item).unwrap());
+    let whole = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": items});
+    assert_eq!(list.finish(), object(&whole).unwrap());
+    assert!(List::new("v1", "ConfigMap", &json!({})).is_err());
 }
 
 #[test]
@@ -256,7 +266,8 @@ fn an_object_within_an_object_may_be_in_either_form() {
     })
     .unwrap();
     let value = decode(&revision, &bytes).unwrap();
-    assert_eq!(value, json!({"data": {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}}));
+    let inner = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {"a": "b"}});
+    assert_eq!(value, json!({"data": inner}));
 }
 
 #[test]
