@@ -38,7 +38,7 @@ pub(super) fn text(nanos: i64) -> String {
 /// `n / unit` without zeros at the end.
 fn decimal(out: &mut String, n: u64, unit: u64) {
     let _ = write!(out, "{}", n / unit);
-    if n % unit > 0 {
+    if !n.is_multiple_of(unit) {
         let digits = unit.ilog10() as usize;
         let fraction = format!("{:0digits$}", n % unit);
         let _ = write!(out, ".{}", fraction.trim_end_matches('0'));

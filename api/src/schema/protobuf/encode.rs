@@ -1,5 +1,7 @@
 //! From JSON to messages, byte for byte as Go writes them: fields in the order of their numbers, maps by their keys.
 
+use std::convert::Infallible;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
@@ -119,17 +121,10 @@ impl<'a> Encoder<'a> {
             }
             (Shape::List(item), Value::Array(list)) => self
                 .nested(number, |this| list.iter().try_for_each(|value| this.value(*item, 1, name, value)))?,
-            (Shape::Quantity, Value::Null) => {
-                self.nested(number, |this| Ok(put_bytes(&mut this.out, 1, b"0")))?;
-            }
-            (Shape::Quantity, Value::String(text)) => {
-                self.nested(number, |this| Ok(put_bytes(&mut this.out, 1, text.as_bytes())))?;
-            }
+            (Shape::Quantity, Value::Null) => self.holding(number, "0"),
+            (Shape::Quantity, Value::String(text)) => self.holding(number, text),
             // JSON may have it as a number.
-            (Shape::Quantity, Value::Number(given)) => {
-                let text = given.to_string();
-                self.nested(number, |this| Ok(put_bytes(&mut this.out, 1, text.as_bytes())))?;
-            }
+            (Shape::Quantity, Value::Number(given)) => self.holding(number, &given.to_string()),
             (Shape::IntOrString, value) => self.int_or_string(number, name, value)?,
             (Shape::Time | Shape::MicroTime, value) => {
                 let micro = matches!(ty.shape, Shape::MicroTime);
@@ -141,19 +136,27 @@ impl<'a> Encoder<'a> {
                     value => value.as_str().and_then(duration::nanos),
                 };
                 let nanos = nanos.ok_or_else(|| mismatch(name, value, &ty.go))?;
-                self.nested(number, |this| Ok(put_number(&mut this.out, 1, nanos as u64)))?;
+                self.nested(number, |this| {
+                    put_number(&mut this.out, 1, nanos as u64);
+                    Ok(())
+                })?;
             }
             (Shape::Any, value) if Special::of(self.types, id) != Special::Raw => {
                 self.schema_or(Special::of(self.types, id), number, name, value)?;
             }
             (Shape::Raw | Shape::Any, Value::Null) => self.nested(number, |_| Ok(()))?,
-            (Shape::Raw | Shape::Any, value) => {
-                let text = value.to_string();
-                self.nested(number, |this| Ok(put_bytes(&mut this.out, 1, text.as_bytes())))?;
-            }
+            (Shape::Raw | Shape::Any, value) => self.holding(number, &value.to_string()),
             (_, value) => return Err(mismatch(name, value, &ty.go)),
         }
         Ok(())
+    }
+
+    /// A message of which the only field is a text.
+    fn holding(&mut self, number: u32, text: &str) {
+        let Ok(()) = put_message(&mut self.out, number, |out| {
+            put_bytes(out, 1, text.as_bytes());
+            Ok::<(), Infallible>(())
+        });
     }
 
     fn int_or_string(&mut self, number: u32, name: &str, value: &Value) -> Result<(), Error> {
