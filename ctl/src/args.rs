@@ -57,3 +57,28 @@ pub(crate) fn explain(error: &clap::Error) -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_two_flags_are_in_each_others_way() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_command() {
+        for line in [
+            "skiff -n a get pods",
+            "skiff get pods -n a",
+            "skiff get -n=a pods",
+            "skiff get --namespace a pods",
+        ] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(arguments.global.namespace.as_deref(), Some("a"), "{line}");
+        }
+    }
+}

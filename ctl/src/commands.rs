@@ -1,15 +1,25 @@
 //! What a user asks of a cluster, verb by verb, as kubectl has it.
 
 mod apply;
+mod config;
 mod create;
 mod delete;
+mod describe;
+mod discovery;
+mod edit;
 mod exec;
 mod get;
 mod global;
+mod image;
 mod logs;
+mod mutate;
+mod nodes;
 mod pods;
+mod rollout;
+mod run;
 mod stream;
 mod version;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -19,7 +29,9 @@ use crate::Failure;
 use crate::failure::Because;
 use crate::resources::Session;
 
-pub(crate) use global::{Global, OPTIONS, duration, print, print_bytes};
+use mutate::Marks;
+
+pub(crate) use global::{Global, OPTIONS, duration, go_duration, print, print_bytes};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -37,6 +49,52 @@ pub(crate) enum Command {
     Exec(exec::Exec),
     /// Attach to a running container
     Attach(exec::Attach),
+    /// Show details of a specific resource or group of resources
+    Describe(describe::Describe),
+    /// Edit a resource on the server
+    Edit(edit::Edit),
+    /// Set a new size for a deployment, replica set, or stateful set
+    Scale(mutate::Scale),
+    /// Manage the rollout of a resource
+    #[command(subcommand)]
+    Rollout(rollout::Rollout),
+    /// Run a particular image on the cluster
+    Run(run::Run),
+    /// Take a workload, service or pod and expose it as a new Kubernetes service
+    Expose(run::Expose),
+    /// Update the labels on a resource
+    Label(mutate::Label),
+    /// Update the annotations on a resource
+    Annotate(mutate::Label),
+    /// Update fields of a resource
+    Patch(mutate::PatchCommand),
+    /// Wait for a specific condition on one or many resources
+    Wait(wait::Wait),
+    /// Mark node as unschedulable
+    Cordon(nodes::Nodes),
+    /// Mark node as schedulable
+    Uncordon(nodes::Nodes),
+    /// Drain node in preparation for maintenance
+    Drain(nodes::Drain),
+    /// List events
+    Events(discovery::Events),
+    /// Display resource (CPU/memory) usage
+    Top(discovery::Top),
+    /// Print the supported API resources on the server
+    ApiResources(discovery::ApiResources),
+    /// Print the supported API versions on the server, in the form of "group/version"
+    ApiVersions,
+    /// Get documentation for a resource
+    Explain(discovery::Explain),
+    /// Display cluster information
+    ClusterInfo,
+    /// Modify kubeconfig files
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Manage the images of this machine's node
+    Image(image::ImageCommand),
+    /// Output shell completion code for the specified shell (bash, zsh, fish)
+    Completion { shell: clap_complete::Shell },
     /// Print the client and server version information
     Version(version::Version),
     /// Print the list of flags inherited by all commands
@@ -66,10 +124,54 @@ impl Command {
             Self::Logs(logs) => with(global, async |session| logs.run(session).await).await.map(done),
             Self::Exec(exec) => with(global, async |session| exec.run(session).await).await,
             Self::Attach(attach) => with(global, async |session| attach.run(session).await).await,
+            Self::Describe(describe) => {
+                with(global, async |session| describe.run(session).await).await.map(done)
+            }
+            Self::Edit(edit) => with(global, async |session| edit.run(session).await).await.map(done),
+            Self::Scale(scale) => with(global, async |session| scale.run(session).await).await.map(done),
+            Self::Rollout(rollout) => {
+                with(global, async |session| rollout.run(session).await).await.map(done)
+            }
+            Self::Run(run) => with(global, async |session| run.run(session).await).await,
+            Self::Expose(expose) => with(global, async |session| expose.run(session).await).await.map(done),
+            Self::Label(label) => {
+                with(global, async |session| label.run(session, Marks::Labels).await).await.map(done)
+            }
+            Self::Annotate(label) => {
+                with(global, async |session| label.run(session, Marks::Annotations).await).await.map(done)
+            }
+            Self::Patch(patch) => with(global, async |session| patch.run(session).await).await.map(done),
+            Self::Wait(wait) => with(global, async |session| wait.run(session).await).await.map(done),
+            Self::Cordon(nodes) => {
+                with(global, async |session| nodes.cordon(session, true).await).await.map(done)
+            }
+            Self::Uncordon(nodes) => {
+                with(global, async |session| nodes.cordon(session, false).await).await.map(done)
+            }
+            Self::Drain(drain) => with(global, async |session| drain.run(session).await).await.map(done),
+            Self::Events(events) => with(global, async |session| events.run(session).await).await.map(done),
+            Self::Top(top) => with(global, async |session| top.run(session).await).await.map(done),
+            Self::ApiResources(list) => with(global, async |session| list.run(session).await).await.map(done),
+            Self::ApiVersions => with(global, discovery::api_versions).await.map(done),
+            Self::Explain(explain) => {
+                with(global, async |session| explain.run(session).await).await.map(done)
+            }
+            Self::ClusterInfo => with(global, discovery::cluster_info).await.map(done),
+            Self::Config(config) => config.run(global).map(done),
+            Self::Image(image) => image.run().await.map(done),
+            Self::Completion { shell } => completion(shell).map(done),
             Self::Version(version) => version.run(global).await.map(done),
             Self::Options => print(OPTIONS).map(done),
         }
     }
+}
+
+/// Prints what a shell needs to complete commands and flags.
+fn completion(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    let mut command = <crate::args::Arguments as clap::CommandFactory>::command();
+    clap_complete::generate(shell, &mut command, "skiff", &mut script);
+    print_bytes(&script)
 }
 
 /// Runs a command on the cluster.

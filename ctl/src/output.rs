@@ -1,6 +1,6 @@
 //! How objects are shown.
 //!
-//! - [`table`]: aligned columns; [`yaml`], [`json`]: whole objects
+//! - [`table`], [`tabs`]: aligned columns; [`yaml`], [`json`]: whole objects
 //! - [`jsonpath`]: templates; [`columns`]: tables of chosen fields
 //! - [`Format`]: what `-o` can say
 
@@ -8,6 +8,7 @@ pub(crate) mod columns;
 pub(crate) mod json;
 pub(crate) mod jsonpath;
 pub(crate) mod table;
+pub(crate) mod tabs;
 pub(crate) mod yaml;
 
 use std::str::FromStr;
@@ -37,7 +38,12 @@ impl OutputArgs {
 
     /// What prints the objects that a command changes.
     pub(crate) fn printer(&self) -> Result<Printer, Failure> {
-        Ok(Printer { format: self.format()?, managed_fields: self.show_managed_fields, printed: 0 })
+        Ok(Printer {
+            format: self.format()?,
+            managed_fields: self.show_managed_fields,
+            printed: 0,
+            word: None,
+        })
     }
 }
 
@@ -47,11 +53,23 @@ pub(crate) struct Printer {
     format: Format,
     managed_fields: bool,
     printed: usize,
+    /// What is said instead of `created`.
+    word: Option<&'static str>,
 }
 
 impl Printer {
+    /// The same, with another word for `created`.
+    pub(crate) fn saying(mut self, word: &'static str) -> Self {
+        self.word = Some(word);
+        self
+    }
+
     pub(crate) fn done(&mut self, mapping: &Mapping, object: &Value, done: &str) -> Result<(), Failure> {
         if self.format.is_table() {
+            let done = match self.word {
+                Some(word) => done.replacen("created", word, 1),
+                None => done.to_owned(),
+            };
             return crate::commands::print(format!("{} {done}\n", mapping.named(name(object))));
         }
         let mut object = object.clone();

@@ -10,7 +10,6 @@ use super::print;
 use crate::Failure;
 use crate::output::{OutputArgs, Printer};
 use crate::resources::files::{FileArgs, Manifest};
-use crate::resources::select::ended;
 use crate::resources::{ApiError, Call, Mapping, Patch, Session, Target, name, text};
 
 /// Where a client keeps what it applied last.
@@ -131,31 +130,20 @@ impl Apply {
         }
         let field = self.validation.field()?;
         let mut printer = self.output.printer()?;
-        let mut errors = Vec::new();
-        let mut targets = Vec::new();
-        let mut failures = Vec::new();
+        let mut failures: Vec<String> = Vec::new();
+        // A kind is looked up when its turn comes: what comes before may have defined it.
         for manifest in self.files.read()? {
-            // A kind that a definition earlier in the same files makes known is looked up when its turn comes.
-            targets.push(manifest);
-        }
-        for manifest in targets {
-            match session.manifest_target(manifest).await {
-                Ok(target) => {
-                    if let Err(error) = self.one(session, target, field, &mut printer).await {
-                        match error {
-                            Ended::Api(error) => errors.push(error),
-                            Ended::Failed(failure) => failures.push(failure.to_string()),
-                        }
-                    }
-                }
-                Err(failure) => failures.push(failure.to_string()),
+            let ended = match session.manifest_target(manifest).await {
+                Ok(target) => self.one(session, target, field, &mut printer).await,
+                Err(failure) => Err(failure.into()),
+            };
+            match ended {
+                Ok(()) => {}
+                Err(Ended::Api(error)) => failures.push(error.text()),
+                Err(Ended::Failed(failure)) => failures.push(failure.to_string()),
             }
         }
-        if failures.is_empty() {
-            return ended(errors);
-        }
-        failures.extend(errors.iter().map(ApiError::text));
-        Err(Failure::new(failures.join("\n")))
+        if failures.is_empty() { Ok(()) } else { Err(Failure::new(failures.join("\n"))) }
     }
 
     async fn one(
@@ -256,7 +244,8 @@ impl Job<'_> {
     async fn on_client(&self, printer: &mut Printer) -> Result<(), Ended> {
         let modified = with_last_applied(&self.manifest.object);
         let source = &self.manifest.source;
-        let retrieving = format!("retrieving current configuration of:\nfrom server for");
+        let retrieving =
+            format!("retrieving current configuration of:\n{}\nfrom server for:", self.subject());
         let found = self
             .session
             .find(Call::get(self.path()))
@@ -271,9 +260,7 @@ impl Job<'_> {
             let object = self.session.json(call).await.map_err(|error| error.when("creating", source))?;
             return self.done(printer, &object, "created");
         };
-        if text(&current["metadata"]["annotations"], "").is_empty()
-            && current["metadata"]["annotations"][LAST_APPLIED].is_null()
-        {
+        if current["metadata"]["annotations"][LAST_APPLIED].is_null() {
             eprintln!(
                 "Warning: resource {}/{} is missing the {LAST_APPLIED} annotation which is required by skiff apply. \
                  skiff apply should only be used on resources created declaratively by either skiff create \

@@ -1,4 +1,9 @@
-//! `skiff create`
+//! `skiff create`: objects from files, or made from flags.
+//!
+//! - [`generate`]: what is made from flags; [`data`]: the data of config maps and secrets
+
+mod data;
+mod generate;
 
 use clap::Args;
 
@@ -11,11 +16,14 @@ use crate::resources::select::ended;
 use crate::resources::{Call, Mapping, Session, Target};
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Create {
     #[command(flatten)]
     files: FileArgs,
     #[command(flatten)]
     making: Making,
+    #[command(subcommand)]
+    generator: Option<generate::Generator>,
 }
 
 /// How new objects are sent and shown.
@@ -37,6 +45,11 @@ pub(crate) struct Making {
 }
 
 impl Making {
+    /// Whether the flags make sense.
+    fn check(&self) -> Result<(), Failure> {
+        self.validation.field().map(drop)
+    }
+
     /// Creates an object and says so.
     pub(crate) async fn send(
         &self,
@@ -63,10 +76,13 @@ impl Making {
 
 impl Create {
     pub(crate) async fn run(self, global: &Global) -> Result<(), Failure> {
+        if let Some(generator) = self.generator {
+            return generator.run(global).await;
+        }
         if self.files.is_empty() {
             return Err(Failure::new("error: must specify one of -f and -k"));
         }
-        self.making.validation.field()?;
+        self.making.check()?;
         let session = Session::open(global).await?;
         let mut printer = self.making.output.printer()?;
         let mut errors = Vec::new();

@@ -297,7 +297,10 @@ mod tests {
                 "apiVersion: v1\nkind: A\n---\na: [\n",
                 "error: error parsing f.yaml: error converting YAML to JSON: yaml: line ",
             ),
-            ("kind: &a [*a, *b]\n", "error: error parsing f.yaml: error converting YAML to JSON: yaml: line 1: "),
+            (
+                "kind: &a [*a, *b]\n",
+                "error: error parsing f.yaml: error converting YAML to JSON: yaml: line 1: ",
+            ),
             (
                 "kind: A\n",
                 "error: error validating \"f.yaml\": error validating data: apiVersion not set; if",

@@ -27,7 +27,6 @@ pub(crate) struct Mapping {
     pub(crate) short_names: Vec<String>,
     pub(crate) categories: Vec<String>,
     pub(crate) verbs: Vec<String>,
-    pub(crate) subresources: Vec<String>,
     row: Option<Arc<Resource>>,
 }
 
@@ -44,7 +43,6 @@ impl From<&Arc<Resource>> for Mapping {
             short_names: texts(&row.short_names),
             categories: texts(&row.categories),
             verbs: row.verbs.names().map(str::to_owned).collect(),
-            subresources: row.subresources.iter().map(|sub| sub.name.to_string()).collect(),
             row: Some(row.clone()),
         }
     }
@@ -228,10 +226,6 @@ fn read_discovery(list: &Value, all: &mut Vec<Mapping>) {
                     short_names: texts(&resource["shortNames"]),
                     categories: texts(&resource["categories"]),
                     verbs: texts(&resource["verbs"]),
-                    subresources: array(&resource["subresources"])
-                        .iter()
-                        .map(|sub| text(&sub["subresource"]))
-                        .collect(),
                     kind,
                     row,
                 });

@@ -62,8 +62,6 @@ pub(crate) struct Targets {
 pub(crate) struct Object {
     pub(crate) mapping: Mapping,
     pub(crate) value: Value,
-    /// The file that named it.
-    pub(crate) manifest: Option<Manifest>,
 }
 
 impl Object {
@@ -189,20 +187,18 @@ impl Session {
         let (mut found, mut errors) = (Vec::new(), Vec::new());
         for target in targets.list {
             match target {
-                Target::One { mapping, namespace, name, manifest } => {
+                Target::One { mapping, namespace, name, .. } => {
                     match self.json(Call::get(mapping.object(&namespace, &name))).await {
-                        Ok(value) => found.push(Object { mapping, value, manifest }),
+                        Ok(value) => found.push(Object { mapping, value }),
                         Err(error) => errors.push(error),
                     }
                 }
                 Target::All(mapping) => {
                     let namespace = (!selectors.all_namespaces).then(|| self.namespace());
                     match self.list(&mapping, namespace, selectors).await {
-                        Ok(items) => found.extend(items.into_iter().map(|value| Object {
-                            mapping: mapping.clone(),
-                            value,
-                            manifest: None,
-                        })),
+                        Ok(items) => found.extend(
+                            items.into_iter().map(|value| Object { mapping: mapping.clone(), value }),
+                        ),
                         Err(error) => errors.push(error),
                     }
                 }

@@ -18,6 +18,7 @@ mod server;
 mod token;
 mod up;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -25,7 +26,13 @@ use clap::Subcommand;
 use crate::Failure;
 
 /// Where a cluster's files are unless the user says otherwise.
-const DATA_DIR: &str = "/var/lib/skiff";
+pub(crate) const DATA_DIR: &str = "/var/lib/skiff";
+
+/// The nodes of a data directory, by name, and where each keeps the data of its embedded runtime.
+pub(crate) fn node_stores(data_dir: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
+    let places = place::Place::all(data_dir)?;
+    Ok(places.into_iter().map(|place| (place.name.clone(), place.data.join("runtime"))).collect())
+}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {

@@ -100,7 +100,18 @@ impl Cluster {
 
     /// Runs `skiff ARGS` with something on its standard input.
     pub async fn feed(&self, args: &str, input: &str) -> Ran {
-        let mut child = self.command(args).spawn().unwrap();
+        Self::finish(self.command(args), input).await
+    }
+
+    /// Runs `skiff ARGS` with an editor.
+    pub async fn editor(&self, editor: &str, args: &str) -> Ran {
+        let mut command = self.command(args);
+        command.env("KUBE_EDITOR", editor);
+        Self::finish(command, "").await
+    }
+
+    async fn finish(mut command: Command, input: &str) -> Ran {
+        let mut child = command.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         // A command that doesn't read is gone by now.
         let _ = stdin.write_all(input.as_bytes()).await;
