@@ -1,0 +1,284 @@
+//! A real cluster for one test: `skiff up` as a process, in the calling thread's network namespace.
+//!
+//! Whatever happens to the test, nothing stays: dropping the cluster takes it down, and a guard process does so when
+//! the test itself is killed.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use api::resource::Table;
+use client::{Cache, CacheConfig, Client};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::machine::ADDRESS;
+
+/// How long anything that a test waits for may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A running cluster.
+pub struct Cluster {
+    data: TempDir,
+    arguments: Vec<String>,
+    up: Child,
+    /// Ends the cluster when this process does.
+    _guard: Child,
+    tasks: base::Tasks,
+}
+
+/// The binary under test, beside the directory of the test's own.
+pub fn skiff() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    let found = own.ancestors().skip(1).map(|dir| dir.join("skiff")).find(|path| path.is_file());
+    let Some(path) = found else {
+        panic!("no `skiff` beside {}: build it with `cargo build -p skiff-ctl` in the same profile", own.display());
+    };
+    path
+}
+
+impl Cluster {
+    /// Starts `skiff up` with further arguments and waits until it says that it is ready.
+    pub fn up(arguments: &[&str]) -> Self {
+        let data = tempfile::Builder::new().prefix("skiff-e2e").tempdir().expect("a temporary directory");
+        let mut arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        if !arguments.iter().any(|argument| argument.starts_with("--nodes")) {
+            arguments.push(format!("--node-ip={ADDRESS}"));
+        }
+        let down = "read -r _; exec \"$0\" down --delete-data --data-dir \"$1\" >/dev/null 2>&1";
+        let guard = Command::new("sh")
+            .args(["-c", down])
+            .arg(skiff())
+            .arg(data.path())
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a guard process");
+        let up = start(data.path(), &arguments).expect("skiff up starts");
+        let mut this = Self { data, arguments, up, _guard: guard, tasks: base::Tasks::new("test") };
+        this.wait_ready();
+        this
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> &Path {
+        self.data.path()
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir().join("admin.kubeconfig")
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir().join("log")).unwrap_or_default()
+    }
+
+    /// Waits for the line that says that the cluster is ready. The process may not end before.
+    fn wait_ready(&mut self) {
+        let started = std::time::Instant::now();
+        while !self.log().contains("skiff is up at") {
+            if let Ok(Some(status)) = self.up.try_wait() {
+                panic!("skiff up ended with {status}: {}", self.log());
+            }
+            assert!(started.elapsed() < PATIENCE, "skiff up is not ready: {}", self.log());
+            pause();
+        }
+    }
+
+    /// Kills the process of the control plane and of the first node, as a crash would.
+    pub fn kill(&mut self) {
+        self.up.kill().expect("the process is there");
+        self.up.wait().expect("the process is ours");
+    }
+
+    /// Starts the cluster again on what is there. Returns at once.
+    pub fn start_again(&mut self) {
+        self.up = start(self.dir(), &self.arguments).expect("skiff up starts");
+    }
+
+    /// Starts the cluster again and waits until it is ready.
+    pub fn restart(&mut self) {
+        self.start_again();
+        self.wait_ready();
+    }
+
+    /// Runs `skiff` with arguments, as a user of the cluster.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.run_with(&skiff(), arguments)
+    }
+
+    /// Runs a client such as kubectl, as a user of the cluster.
+    pub fn run_with(&self, program: &Path, arguments: &[&str]) -> Output {
+        Command::new(program)
+            .args(arguments)
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("HOME", self.dir())
+            .stdin(Stdio::null())
+            .output()
+            .expect("the program starts")
+    }
+
+    /// What a successful command prints.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "skiff {arguments:?} failed\n{out}{err}");
+        out
+    }
+
+    /// A client with the administrator's certificate.
+    pub async fn client(&self) -> Client {
+        client::connect::kubeconfig(&self.kubeconfig(), None).await.expect("the kubeconfig is good")
+    }
+
+    /// Creates every object of a file, or replaces what it says.
+    pub async fn apply(&self, file: &Path) {
+        let client = self.client().await;
+        for document in documents(file) {
+            let (api, name) = api_of(&client, &document);
+            let created = api.create(&PostParams::default(), &object(&document)).await;
+            match created {
+                Ok(_) => {}
+                Err(error) if client::error::is_already_exists(&error) => {
+                    let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(&document)).await;
+                    patched.unwrap_or_else(|error| panic!("{name}: {error}"));
+                }
+                Err(error) => panic!("{}: {name}: {error}", file.display()),
+            }
+        }
+    }
+
+    /// A cache of all objects of a kind, filled.
+    pub async fn cache<K>(&self) -> Cache<K>
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let (clock, random) = (base::Clock::system(), base::Random::system());
+        let client = self.client().await;
+        let cache = Cache::start(&self.tasks, client, clock, random, CacheConfig::default());
+        within("the first list", cache.synced()).await;
+        cache
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of skiff up\n{}\n---", self.log());
+        }
+        let down = Command::new(skiff())
+            .args(["down", "--delete-data", "--data-dir"])
+            .arg(self.dir())
+            .stdout(Stdio::null())
+            .status();
+        let _ = self.up.wait();
+        let failed = !down.is_ok_and(|status| status.success());
+        if failed && !std::thread::panicking() {
+            panic!("skiff down failed: {}", self.log());
+        }
+    }
+}
+
+fn start(data: &Path, arguments: &[String]) -> io::Result<Child> {
+    let log = File::create(data.join("log"))?;
+    Command::new(skiff())
+        .arg("up")
+        .arg("--data-dir")
+        .arg(data)
+        .args(arguments)
+        .env("SKIFF_LOG", "info")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+}
+
+/// The pace of looking at what can't tell of its changes: files and processes.
+#[expect(clippy::disallowed_methods, reason = "a process' output and end have no event to wait for here")]
+pub fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
+}
+
+/// Text of a program's output.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What a future gives, if it does so within [`PATIENCE`].
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} took longer than {} s", PATIENCE.as_secs()),
+    }
+}
+
+/// Returns what `look` finds in a cache, now or after a change of it.
+pub async fn eventually<K, T>(what: &str, cache: &Cache<K>, mut look: impl FnMut(&[std::sync::Arc<K>]) -> Option<T>) -> T
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let mut changes = cache.subscribe();
+    let waiting = async {
+        loop {
+            if let Some(found) = look(&cache.list()) {
+                return found;
+            }
+            changes.next().await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, waiting).await {
+        Ok(found) => found,
+        Err(_) => panic!("{what}: not within {} s; last seen: {:#?}", PATIENCE.as_secs(), cache.list()),
+    }
+}
+
+/// The documents of a YAML file, as JSON.
+pub fn documents(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn object(document: &Value) -> DynamicObject {
+    serde_json::from_value(document.clone()).expect("an object")
+}
+
+fn api_of(client: &Client, document: &Value) -> (Api<DynamicObject>, String) {
+    let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (version, kind, name) = (text("/apiVersion"), text("/kind"), text("/metadata/name"));
+    let row = Table::builtin();
+    let row = row.kind_of(&version, &kind).unwrap_or_else(|| panic!("unknown kind {version} {kind}"));
+    let gvk = GroupVersionKind::gvk(&row.group, &row.version, &row.kind);
+    let resource = ApiResource::from_gvk_with_plural(&gvk, &row.plural);
+    let api = if row.namespaced() {
+        Api::namespaced_with(client.clone(), "default", &resource)
+    } else {
+        Api::all_with(client.clone(), &resource)
+    };
+    (api, name)
+}
+
+/// True if the pod is ready and not on its way out.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    ready && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// The pods with the label `app` of this value.
+pub fn of_app<'a>(pods: &'a [std::sync::Arc<Pod>], app: &'a str) -> impl Iterator<Item = &'a std::sync::Arc<Pod>> {
+    pods.iter().filter(move |pod| {
+        pod.metadata.labels.as_ref().and_then(|labels| labels.get("app")).is_some_and(|value| value == app)
+    })
+}
+
+/// The address of a node port on this machine.
+pub fn node_port(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), port)
+}

@@ -1,0 +1,29 @@
+//! A network namespace that plays a machine of its own, for one test.
+
+use std::io;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+
+/// The machine's address on its only interface besides loopback.
+pub const ADDRESS: &str = "192.168.77.1";
+
+/// Moves the calling thread, and the processes and threads that it starts from now on, into a network namespace of their
+/// own with one interface. It ends with the last of them.
+pub fn isolate() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    for command in [
+        "ip link set lo up",
+        "ip link add lan0 type bridge",
+        &format!("ip address add {ADDRESS}/24 dev lan0"),
+        "ip link set lan0 up",
+        "ip route add default via 192.168.77.254 dev lan0",
+    ] {
+        let mut words = command.split(' ');
+        let done = Command::new(words.next().unwrap_or_default()).args(words).status()?;
+        if !done.success() {
+            return Err(io::Error::other(format!("`{command}` failed")));
+        }
+    }
+    Ok(())
+}
