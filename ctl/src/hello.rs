@@ -8,10 +8,16 @@
 //! | `/recover` | `/healthz` works again |
 //! | `/exit?code=N` | the process ends |
 //!
+//! As the demo image holds nothing else, it can also ask a URL, and show its environment and files.
+//!
 //! On SIGTERM it goes on answering for a moment, so that clients which have not yet heard that it is ending
 //! lose nothing, and then ends with 0.
 
+mod ask;
+
 use std::convert::Infallible;
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +26,7 @@ use std::time::Duration;
 use base::{Clock, Tasks};
 use bytes::Bytes;
 use clap::Args;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -48,6 +54,15 @@ pub(crate) struct Hello {
     /// Seconds to go on answering after SIGTERM.
     #[arg(long, default_value_t = 2, env = "HELLO_DRAIN_SECONDS")]
     drain_seconds: u64,
+    /// Don't serve: print what a URL answers.
+    #[arg(long, value_name = "URL")]
+    ask: Option<Uri>,
+    /// Don't serve: print a variable of the environment.
+    #[arg(long, value_name = "NAME")]
+    show_env: Option<String>,
+    /// Don't serve: print a file.
+    #[arg(long, value_name = "PATH")]
+    show_file: Option<PathBuf>,
 }
 
 struct Site {

@@ -40,7 +40,10 @@ pub fn skiff() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     let found = own.ancestors().skip(1).map(|dir| dir.join("skiff")).find(|path| path.is_file());
     let Some(path) = found else {
-        panic!("no `skiff` beside {}: build it with `cargo build -p skiff-ctl` in the same profile", own.display());
+        panic!(
+            "no `skiff` beside {}: build it with `cargo build -p skiff-ctl` in the same profile",
+            own.display()
+        );
     };
     path
 }
@@ -158,7 +161,13 @@ impl Cluster {
     /// A cache of all objects of a kind, filled.
     pub async fn cache<K>(&self) -> Cache<K>
     where
-        K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+        K: kube::Resource<DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
     {
         let (clock, random) = (base::Clock::system(), base::Random::system());
         let client = self.client().await;
@@ -220,7 +229,11 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Returns what `look` finds in a cache, now or after a change of it.
-pub async fn eventually<K, T>(what: &str, cache: &Cache<K>, mut look: impl FnMut(&[std::sync::Arc<K>]) -> Option<T>) -> T
+pub async fn eventually<K, T>(
+    what: &str,
+    cache: &Cache<K>,
+    mut look: impl FnMut(&[std::sync::Arc<K>]) -> Option<T>,
+) -> T
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
@@ -250,7 +263,8 @@ fn object(document: &Value) -> DynamicObject {
 }
 
 fn api_of(client: &Client, document: &Value) -> (Api<DynamicObject>, String) {
-    let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |pointer: &str| document.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (version, kind, name) = (text("/apiVersion"), text("/kind"), text("/metadata/name"));
     let row = Table::builtin();
     let row = row.kind_of(&version, &kind).unwrap_or_else(|| panic!("unknown kind {version} {kind}"));
@@ -267,12 +281,16 @@ fn api_of(client: &Client, document: &Value) -> (Api<DynamicObject>, String) {
 /// True if the pod is ready and not on its way out.
 pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let ready =
+        conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
 /// The pods with the label `app` of this value.
-pub fn of_app<'a>(pods: &'a [std::sync::Arc<Pod>], app: &'a str) -> impl Iterator<Item = &'a std::sync::Arc<Pod>> {
+pub fn of_app<'a>(
+    pods: &'a [std::sync::Arc<Pod>],
+    app: &'a str,
+) -> impl Iterator<Item = &'a std::sync::Arc<Pod>> {
     pods.iter().filter(move |pod| {
         pod.metadata.labels.as_ref().and_then(|labels| labels.get("app")).is_some_and(|value| value == app)
     })

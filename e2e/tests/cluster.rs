@@ -82,7 +82,8 @@ impl Load {
     /// How many requests were made, and what went wrong with any.
     fn end(self) -> (u64, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
-        let failures = self.threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect();
+        let failures =
+            self.threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect();
         (self.asked.load(Ordering::Relaxed), failures)
     }
 }
@@ -99,7 +100,8 @@ fn an_application_runs_is_updated_without_a_failed_request_and_heals() {
 
         // A service is found by name from inside of a pod.
         let first = of_app(&pods.list(), "hello").next().and_then(|pod| pod.metadata.name.clone()).unwrap();
-        let said = cluster.ok(&["exec", &first, "--", "/skiff", "hello", "--ask", "http://hello.default.svc/"]);
+        let said =
+            cluster.ok(&["exec", &first, "--", "/skiff", "hello", "--ask", "http://hello.default.svc/"]);
         assert!(said.contains("tag 1"), "{said}");
         let logs = cluster.ok(&["logs", &first]);
         assert!(logs.contains("listening on port 8080"), "{logs}");
@@ -178,7 +180,11 @@ fn containers_and_services_outlive_a_crash_of_the_control_plane() {
         let load = Load::start(30080);
         cluster.kill();
         let (asked, failures) = load.end();
-        assert!(failures.is_empty(), "{} of {asked} failed without a control plane: {failures:?}", failures.len());
+        assert!(
+            failures.is_empty(),
+            "{} of {asked} failed without a control plane: {failures:?}",
+            failures.len()
+        );
         let load = Load::start(30080);
         let killed = Instant::now();
         cluster.start_again();
@@ -234,9 +240,9 @@ fn pods_move_away_from_a_node_that_is_cut_off_and_it_recovers() {
         })
         .await;
         eventually("six ready pods elsewhere", &pods, |pods| {
-            let living = of_app(pods, "hello").filter(|pod| is_ready(pod)).filter(|pod| {
-                pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) != Some("node-3")
-            });
+            let living = of_app(pods, "hello")
+                .filter(|pod| is_ready(pod))
+                .filter(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) != Some("node-3"));
             (living.count() == 6).then_some(())
         })
         .await;
