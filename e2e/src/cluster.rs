@@ -185,12 +185,17 @@ impl Drop for Cluster {
         let down = Command::new(skiff())
             .args(["down", "--delete-data", "--data-dir"])
             .arg(self.dir())
-            .stdout(Stdio::null())
-            .status();
+            .output();
         let _ = self.up.wait();
-        let failed = !down.is_ok_and(|status| status.success());
-        if failed && !std::thread::panicking() {
-            panic!("skiff down failed: {}", self.log());
+        let said = match down {
+            Ok(output) if output.status.success() => return,
+            Ok(output) => text(&output.stderr),
+            Err(error) => error.to_string(),
+        };
+        if std::thread::panicking() {
+            eprintln!("skiff down failed: {said}");
+        } else {
+            panic!("skiff down failed: {said}");
         }
     }
 }

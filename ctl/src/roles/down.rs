@@ -60,7 +60,7 @@ impl Down {
             NodeNetwork::cleanup(&place.id, &place.network_state())
                 .because(format!("network of {}", place.name))?;
         }
-        Segment::remove(&id, &run_dir).because("network of the nodes")?;
+        Segment::remove(&id, &facts::namespaces_dir(&id)).because("network of the nodes")?;
         remove_dir(&run_dir)?;
         // The parent stays while other clusters use it.
         let _ = std::fs::remove_dir("/run/skiff");

@@ -44,3 +44,8 @@ pub(crate) fn id(data_dir: &Path) -> String {
 pub(crate) fn run_dir(id: &str) -> PathBuf {
     Path::new("/run/skiff").join(id)
 }
+
+/// Where the network namespaces of further nodes are.
+pub(crate) fn namespaces_dir(id: &str) -> PathBuf {
+    run_dir(id).join("netns")
+}

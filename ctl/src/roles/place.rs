@@ -31,7 +31,7 @@ impl Place {
             name: name.to_owned(),
             data: data_dir.join("nodes").join(name),
             run: facts::run_dir(&id).join(name),
-            cgroup_root: format!("/skiff-{id}/{name}"),
+            cgroup_root: format!("/skiff-{id}-{name}"),
             id: format!("{id}-{name}"),
         }
     }

@@ -69,7 +69,7 @@ impl Up {
         let segment = match self.nodes {
             1 => None,
             _ => {
-                let segment = Segment::ensure(&id, &facts::run_dir(&id));
+                let segment = Segment::ensure(&id, &facts::namespaces_dir(&id));
                 Some(segment.because("network of the nodes")?)
             }
         };
