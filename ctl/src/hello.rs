@@ -74,7 +74,17 @@ impl Hello {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().because("skiff hello")?;
-        runtime.block_on(self.serve())
+        if let Some(url) = &self.ask {
+            print!("{}", runtime.block_on(ask::ask(url))?);
+        } else if let Some(name) = &self.show_env {
+            println!("{}", std::env::var(name).because(name)?);
+        } else if let Some(path) = &self.show_file {
+            let content = std::fs::read(path).because(path.display())?;
+            std::io::stdout().write_all(&content).because("stdout")?;
+        } else {
+            return runtime.block_on(self.serve());
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     async fn serve(self) -> Result<ExitCode, Failure> {

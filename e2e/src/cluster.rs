@@ -10,14 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use api::resource::Table;
 use client::{Cache, CacheConfig, Client};
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::GroupVersionKind;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::machine::ADDRESS;
@@ -141,21 +136,9 @@ impl Cluster {
         client::connect::kubeconfig(&self.kubeconfig(), None).await.expect("the kubeconfig is good")
     }
 
-    /// Creates every object of a file, or replaces what it says.
-    pub async fn apply(&self, file: &Path) {
-        let client = self.client().await;
-        for document in documents(file) {
-            let (api, name) = api_of(&client, &document);
-            let created = api.create(&PostParams::default(), &object(&document)).await;
-            match created {
-                Ok(_) => {}
-                Err(error) if client::error::is_already_exists(&error) => {
-                    let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(&document)).await;
-                    patched.unwrap_or_else(|error| panic!("{name}: {error}"));
-                }
-                Err(error) => panic!("{}: {name}: {error}", file.display()),
-            }
-        }
+    /// Creates every object of a file, or changes it to what the file says.
+    pub fn apply(&self, file: &Path) -> String {
+        self.ok(&["apply", "-f", &file.to_string_lossy()])
     }
 
     /// A cache of all objects of a kind, filled.
@@ -182,10 +165,8 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             eprintln!("--- log of skiff up\n{}\n---", self.log());
         }
-        let down = Command::new(skiff())
-            .args(["down", "--delete-data", "--data-dir"])
-            .arg(self.dir())
-            .output();
+        let down =
+            Command::new(skiff()).args(["down", "--delete-data", "--data-dir"]).arg(self.dir()).output();
         let _ = self.up.wait();
         let said = match down {
             Ok(output) if output.status.success() => return,
@@ -255,32 +236,6 @@ where
         Ok(found) => found,
         Err(_) => panic!("{what}: not within {} s; last seen: {:#?}", PATIENCE.as_secs(), cache.list()),
     }
-}
-
-/// The documents of a YAML file, as JSON.
-pub fn documents(file: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
-}
-
-fn object(document: &Value) -> DynamicObject {
-    serde_json::from_value(document.clone()).expect("an object")
-}
-
-fn api_of(client: &Client, document: &Value) -> (Api<DynamicObject>, String) {
-    let text =
-        |pointer: &str| document.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (version, kind, name) = (text("/apiVersion"), text("/kind"), text("/metadata/name"));
-    let row = Table::builtin();
-    let row = row.kind_of(&version, &kind).unwrap_or_else(|| panic!("unknown kind {version} {kind}"));
-    let gvk = GroupVersionKind::gvk(&row.group, &row.version, &row.kind);
-    let resource = ApiResource::from_gvk_with_plural(&gvk, &row.plural);
-    let api = if row.namespaced() {
-        Api::namespaced_with(client.clone(), "default", &resource)
-    } else {
-        Api::all_with(client.clone(), &resource)
-    };
-    (api, name)
 }
 
 /// True if the pod is ready and not on its way out.

@@ -92,8 +92,8 @@ impl Load {
 fn an_application_runs_is_updated_without_a_failed_request_and_heals() {
     alone(|| async {
         let cluster = Cluster::up(&[]);
-        cluster.apply(&example("hello.yaml")).await;
-        cluster.apply(&example("budget.yaml")).await;
+        cluster.apply(&example("hello.yaml"));
+        cluster.apply(&example("budget.yaml"));
         let pods = cluster.cache::<Pod>().await;
         eventually("three ready pods", &pods, |pods| all_ready(pods, "hello", 3)).await;
         assert!(answer(30080).contains("tag 1"), "the node port leads to the pods");
@@ -173,7 +173,7 @@ fn an_application_runs_is_updated_without_a_failed_request_and_heals() {
 fn containers_and_services_outlive_a_crash_of_the_control_plane() {
     alone(|| async {
         let mut cluster = Cluster::up(&[]);
-        cluster.apply(&example("hello.yaml")).await;
+        cluster.apply(&example("hello.yaml"));
         let pods = cluster.cache::<Pod>().await;
         let before = eventually("three ready pods", &pods, |pods| all_ready(pods, "hello", 3)).await;
         answer(30080);
@@ -210,7 +210,7 @@ fn containers_and_services_outlive_a_crash_of_the_control_plane() {
 fn pods_move_away_from_a_node_that_is_cut_off_and_it_recovers() {
     alone(|| async {
         let cluster = Cluster::up(&["--nodes=3"]);
-        cluster.apply(&example("hello.yaml")).await;
+        cluster.apply(&example("hello.yaml"));
         let nodes = cluster.cache::<Node>().await;
         let pods = cluster.cache::<Pod>().await;
         eventually("three ready pods", &pods, |pods| all_ready(pods, "hello", 3)).await;
@@ -297,10 +297,10 @@ fn every_example_runs() {
         files.sort();
         assert!(!files.is_empty());
         for file in &files {
-            let said = cluster.ok(&["apply", "-f", &file.to_string_lossy()]);
+            let said = cluster.apply(file);
             assert!(said.contains("created"), "{}: {said}", file.display());
-            let said = cluster.ok(&["apply", "-f", &file.to_string_lossy()]);
-            assert!(!said.contains("created") && !said.contains("configured"), "{}: {said}", file.display());
+            let said = cluster.apply(file);
+            assert!(!said.contains("created"), "{}: {said}", file.display());
         }
         let pods = cluster.cache::<Pod>().await;
         eventually("the pods of the examples", &pods, |pods| {
@@ -330,7 +330,7 @@ fn every_example_runs() {
 fn nothing_is_left_after_down() {
     alone(|| async {
         let cluster = Cluster::up(&["--nodes=2"]);
-        cluster.apply(&example("configured.yaml")).await;
+        cluster.apply(&example("configured.yaml"));
         let pods = cluster.cache::<Pod>().await;
         eventually("a ready pod", &pods, |pods| all_ready(pods, "configured", 1)).await;
         let dir = cluster.dir().to_string_lossy().into_owned();
@@ -398,7 +398,7 @@ fn a_cluster_runs_on_etcd() {
             pause();
         }
         let cluster = Cluster::up(&["--store=etcd", "--etcd-endpoints=http://127.0.0.1:2379"]);
-        cluster.apply(&example("hello.yaml")).await;
+        cluster.apply(&example("hello.yaml"));
         let pods = cluster.cache::<Pod>().await;
         eventually("three ready pods", &pods, |pods| all_ready(pods, "hello", 3)).await;
         assert!(answer(30080).contains("tag 1"));

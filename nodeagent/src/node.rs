@@ -28,6 +28,8 @@ const LEASE_SECONDS: i32 = 40;
 const RENEW: Duration = Duration::from_secs(10);
 /// The status is written this often although nothing has changed.
 const REPORT: Duration = Duration::from_secs(300);
+/// The shortest time between two writes of the status.
+const SETTLE: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(7);
 
@@ -138,13 +140,18 @@ impl Keeper {
         let mut known = node.status.unwrap_or_default();
         let mut written = clock.now();
         let mut retry = FIRST_RETRY;
+        let mut changes = self.context.source.nodes.subscribe();
         loop {
             let report = self.look().await;
             let now = clock.now();
+            // Others write conditions, too: who thought this node dead is to be told that it isn't.
+            if let Some(status) = self.context.source.node().and_then(|node| node.status.clone()) {
+                known = status;
+            }
             let status = status::status(&report, &known, now);
             let is_due =
                 now.duration_since(written) >= jiff::SignedDuration::try_from(REPORT).unwrap_or_default();
-            let mut failed = false;
+            let (mut failed, mut wrote) = (false, false);
             let change = patch(&without_heartbeat(&known), &without_heartbeat(&status));
             if is_due || change.is_some() {
                 tracing::debug!(node = %self.context.node_name, ?change, "status");
@@ -158,6 +165,7 @@ impl Keeper {
                         Ok(node) => {
                             known = node.status.unwrap_or_default();
                             written = now;
+                            wrote = true;
                         }
                         Err(error) => {
                             failed = true;
@@ -174,9 +182,14 @@ impl Keeper {
                 retry = FIRST_RETRY;
                 RENEW
             };
+            if wrote {
+                // The cache shows the write soon; until then it would be made again.
+                clock.wait(SETTLE).await;
+            }
             tokio::select! {
                 () = clock.wait(wait) => {}
                 () = self.context.images.changed() => {}
+                Some(_) = changes.next() => {}
             }
         }
     }
