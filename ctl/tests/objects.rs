@@ -162,7 +162,7 @@ async fn create_and_delete_say_what_they_did() {
     cluster
         .run("delete")
         .await
-        .fails("error: you must provide one or more resources by argument or filename");
+        .starts("error: You must provide one or more resources by argument or filename.\nExample");
     cluster.run("delete cm a b").await.ends(
         1,
         "configmap \"a\" deleted from default namespace\n",

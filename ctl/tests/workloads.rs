@@ -113,7 +113,7 @@ async fn rollouts_are_followed_listed_and_undone() {
         "Name:                   hello\nNamespace:              default\nCreationTimestamp:",
         "Replicas:               5 desired | 1 updated | 3 total | 2 available | 0 unavailable\n",
         "StrategyType:           RollingUpdate\n",
-        "NewReplicaSet:   hello-2 (0/0 replicas created)\nEvents:          <none>\n",
+        "hello-2 (0/0 replicas created)\nEvents:",
     ] {
         assert!(described.out.contains(part), "{part}\n{}", described.out);
     }
@@ -266,7 +266,7 @@ async fn objects_are_made_from_flags_and_edited() {
     cluster
         .run("create namespace other")
         .await
-        .fails("error: failed to create namespace: namespaces \"other\" already exists");
+        .fails("Error from server (AlreadyExists): namespaces \"other\" already exists");
     cluster
         .run("create deployment hello --image=skiff.local/hello:1")
         .await

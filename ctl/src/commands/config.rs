@@ -97,8 +97,7 @@ impl Files {
                 Err(error) => return Err(Failure::new(format!("error: {}: {error}", path.display()))),
             }
         }
-        let mut merged =
-            json!({"apiVersion": "v1", "kind": "Config", "preferences": {}, "current-context": ""});
+        let mut merged = json!({"apiVersion": "v1", "kind": "Config", "current-context": ""});
         for list in ["clusters", "contexts", "users"] {
             let mut all: Vec<Value> = Vec::new();
             for (_, file) in &each {

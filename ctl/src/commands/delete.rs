@@ -76,7 +76,8 @@ impl Delete {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         if self.resources.is_empty() && self.files.is_empty() {
             return Err(Failure::new(
-                "error: you must provide one or more resources by argument or filename",
+                "error: You must provide one or more resources by argument or filename.\nExample resource specifications \
+                 include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'\n   '<resource> <name>'\n   '<resource>'",
             ));
         }
         if self.output.as_deref().is_some_and(|output| output != "name") {

@@ -92,11 +92,12 @@ impl Describe {
             ("", "Secret") => workload::secret(&mut out, value),
             ("", "ConfigMap") => workload::config_map(&mut out, value),
             ("apps", "Deployment") => workload::deployment(&mut out, session, value).await?,
-            ("apps", "ReplicaSet") => workload::replica_set(&mut out, value),
+            ("apps", "ReplicaSet") => workload::replica_set(&mut out, session, value).await?,
+            ("", "ServiceAccount") => workload::service_account(&mut out, value),
             ("policy", "PodDisruptionBudget") => workload::budget(&mut out, value),
             _ => general(&mut out, value),
         }
-        if self.show_events && object.mapping.kind != "Secret" && object.mapping.kind != "Event" {
+        if self.show_events && !["Secret", "Event", "Namespace"].contains(&object.mapping.kind.as_str()) {
             events(&mut out, session, object).await?;
         }
         Ok(out)
@@ -165,10 +166,10 @@ fn annotations(out: &mut String, title: &str, annotations: &Value) {
 }
 
 fn shortened(text: &str) -> String {
-    if text.chars().count() <= LONGEST {
+    if text.chars().count() <= LONGEST - 2 {
         return text.to_owned();
     }
-    text.chars().take(LONGEST - 3).chain("...".chars()).collect()
+    text.chars().take(LONGEST - 2).chain("...".chars()).collect()
 }
 
 /// A time as descriptions have it: `Thu, 01 Jan 2026 00:00:00 +0000`.

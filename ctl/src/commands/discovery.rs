@@ -343,7 +343,9 @@ fn list_fields(
                 above.pop();
             }
         } else {
-            out.push_str(&wrapped(describe(of, schemas), indent + 2));
+            let description = describe(of, schemas);
+            let description = if description.is_empty() { "<no description>" } else { description };
+            out.push_str(&wrapped(description, indent + 2));
             out.push('\n');
         }
     }

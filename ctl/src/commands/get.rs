@@ -74,7 +74,8 @@ impl Get {
         if self.resources.is_empty() && self.files.is_empty() {
             return Err(Failure::new(
                 "You must specify the type of resource to get. Use \"skiff api-resources\" for a complete list of \
-                 supported resources.\n\nerror: Required resource not specified.\nSee 'skiff get -h' for help and \
+                 supported resources.\n\nerror: Required resource not specified.\nUse \"skiff \
+                 explain <resource>\" for a detailed description of that resource (e.g. skiff explain pods).\nSee 'skiff get -h' for help and \
                  examples",
             ));
         }

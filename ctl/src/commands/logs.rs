@@ -129,7 +129,17 @@ impl Logs {
             return Ok(pods);
         }
         let word = self.pod.as_deref().unwrap_or_default();
-        let (mapping, object) = subject(session, word).await?;
+        let (mapping, object) = subject(session, word).await.map_err(|failure| {
+            // As kubectl words it.
+            let text = failure.to_string();
+            match text.strip_prefix("Error from server (NotFound): ") {
+                Some(rest) => Failure::new(format!(
+                    "error: error from server (NotFound): {rest} in namespace {:?}",
+                    session.namespace()
+                )),
+                None => failure,
+            }
+        })?;
         let mut pods = pods_of(session, &mapping, &object).await?;
         if pods.is_empty() {
             return Err(Failure::new(format!("error: no pods found for {}", mapping.named(name(&object)))));

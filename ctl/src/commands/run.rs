@@ -116,7 +116,10 @@ impl Run {
         if self.tty {
             container["tty"] = true.into();
         }
-        let mut metadata = json!({"name": self.name, "namespace": session.namespace(), "labels": labels});
+        let mut metadata = json!({"name": self.name, "labels": labels});
+        if let Some(namespace) = session.explicit_namespace() {
+            metadata["namespace"] = namespace.into();
+        }
         if !self.annotations.is_empty() {
             metadata["annotations"] = Value::Object(pairs(&self.annotations, "annotation")?);
         }
@@ -150,7 +153,7 @@ impl Run {
         if self.expose {
             let service = json!({
                 "apiVersion": "v1", "kind": "Service",
-                "metadata": {"name": self.name, "namespace": session.namespace()},
+                "metadata": {"name": self.name},
                 "spec": {"selector": pod["metadata"]["labels"], "ports": [{"port": self.port, "protocol": "TCP", "targetPort": self.port}]},
             });
             self.making
@@ -177,7 +180,8 @@ impl Run {
     }
 
     async fn attend(&self, session: &Session, pods: &Mapping, pod: Value) -> Result<ExitCode, Failure> {
-        let object = Object { mapping: pods.clone(), value: pod };
+        let mut object = Object { mapping: pods.clone(), value: pod };
+        object.value["metadata"]["namespace"] = session.namespace().into();
         let started = until(session, &object, |pod| {
             pod.is_none_or(|pod| matches!(text(pod, "status.phase"), "Running" | "Succeeded" | "Failed"))
         });
@@ -320,7 +324,7 @@ impl Expose {
         };
         let mut service = json!({
             "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": self.name.as_deref().unwrap_or(name(&object.value)), "namespace": session.namespace()},
+            "metadata": {"name": self.name.as_deref().unwrap_or(name(&object.value))},
             "spec": {"ports": ports, "selector": selector},
         });
         if labels.is_object() {

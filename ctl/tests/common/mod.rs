@@ -160,6 +160,12 @@ impl Ran {
         assert_eq!((self.code, self.out.as_str(), self.err.trim_end()), (1, "", err));
     }
 
+    /// Failed with an error that starts so.
+    #[track_caller]
+    pub fn starts(&self, err: &str) {
+        assert!(self.code == 1 && self.err.starts_with(err), "{} {}", self.code, self.err);
+    }
+
     /// Succeeded without output, saying this on stderr.
     #[track_caller]
     pub fn says(&self, err: &str) {

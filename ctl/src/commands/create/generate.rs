@@ -359,13 +359,7 @@ async fn make(session: &Session, making: &Making, mut object: Value) -> Result<(
     }
     let mut printer = making.output.printer()?;
     let sent = making.send(session, &mapping, session.namespace(), &object, &mut printer).await;
-    sent.map_err(|error| match error {
-        // As kubectl words it.
-        crate::resources::ApiError::Refused(refusal) if refusal.reason == "AlreadyExists" => {
-            Failure::new(format!("error: failed to create {}: {}", kind.to_lowercase(), refusal.message))
-        }
-        error => error.into(),
-    })
+    Ok(sent?)
 }
 
 fn object(api_version: &str, kind: &str, name: &str) -> Value {

@@ -114,8 +114,9 @@ fn containers(out: &mut String, pod: &Value, title: &str, field: &str, status_fi
 }
 
 fn one_container(out: &mut String, container: &Value, status: Option<&Value>, outer: &str) {
-    line!(out, "{outer}  {}:", name_of(container));
-    let pad = format!("{outer}    ");
+    // In a template, all is indented already, and kubectl indents less.
+    let (own, pad) = if outer.is_empty() { ("  ", "    ".to_owned()) } else { ("   ", "    ".to_owned()) };
+    line!(out, "{own}{}:", name_of(container));
     if let Some(status) = status {
         line!(out, "{pad}Container ID:\t{}", text(status, "containerID"));
     }

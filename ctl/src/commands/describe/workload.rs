@@ -85,7 +85,7 @@ pub(super) async fn deployment(out: &mut String, session: &Session, value: &Valu
     Ok(())
 }
 
-pub(super) fn replica_set(out: &mut String, value: &Value) {
+pub(super) async fn replica_set(out: &mut String, session: &Session, value: &Value) -> Result<(), Failure> {
     line!(out, "Name:\t{}", name(value));
     line!(out, "Namespace:\t{}", namespace_of(value));
     line!(out, "Selector:\t{}", selector_text(&value["spec"]["selector"]));
@@ -100,15 +100,25 @@ pub(super) fn replica_set(out: &mut String, value: &Value) {
         number(value, "status.replicas"),
         number(value, "spec.replicas")
     );
+    let selectors =
+        Selectors { selector: Some(selector_text(&value["spec"]["selector"])), ..Selectors::default() };
+    let mut pods =
+        session.list(&Mapping::builtin("", "pods")?, Some(namespace_of(value)), &selectors).await?;
+    let uid = text(value, "metadata.uid");
+    pods.retain(|pod| items(pod, "metadata.ownerReferences").iter().any(|owner| owner["uid"] == uid));
+    let of = |phase: &str| pods.iter().filter(|pod| text(pod, "status.phase") == phase).count();
     line!(
         out,
-        "Ready Replicas:\t{} ready / {} available",
-        number(value, "status.readyReplicas"),
-        number(value, "status.availableReplicas")
+        "Pods Status:\t{} Running / {} Waiting / {} Succeeded / {} Failed",
+        of("Running"),
+        of("Pending"),
+        of("Succeeded"),
+        of("Failed")
     );
     line!(out, "Pod Template:");
     pod::template(out, &value["spec"]["template"]);
     conditions(out, value);
+    Ok(())
 }
 
 pub(super) async fn service(out: &mut String, session: &Session, value: &Value) -> Result<(), Failure> {
@@ -191,7 +201,6 @@ fn endpoints(slices: &[Value], port_name: &str) -> String {
 pub(super) fn namespace(out: &mut String, value: &Value) {
     head(out, value);
     line!(out, "Status:\t{}", text(value, "status.phase"));
-    line!(out, "\nNo resource quota.\n\nNo LimitRange resource.\n");
 }
 
 pub(super) fn secret(out: &mut String, value: &Value) {
@@ -380,4 +389,10 @@ async fn node_pods(out: &mut String, session: &Session, node: &Value) -> Result<
 
 fn parse(value: &Value) -> Quantity {
     Quantity::parse(&scalar(value)).unwrap_or_else(|_| Quantity::from_milli(0))
+}
+
+pub(super) fn service_account(out: &mut String, value: &Value) {
+    head(out, value);
+    let pulls = items(value, "imagePullSecrets").iter().map(|secret| text(secret, "name").to_owned());
+    super::several(out, "Image pull secrets", pulls.collect());
 }
