@@ -135,6 +135,8 @@ pub struct Subscription {
     /// What happened between the requested revision and the start of the queue.
     backlog: VecDeque<(Change, Arc<Event>)>,
     queue: mpsc::Receiver<(Change, Arc<Event>)>,
+    /// What the watcher knows. The cache of this server may be behind it: what it catches up with is not told.
+    after: Revision,
 }
 
 impl Cache {
@@ -289,7 +291,8 @@ impl Cache {
         let (sender, queue) = mpsc::channel(WATCHER_QUEUE);
         watchers.by_bucket.entry(bucket.clone()).or_default().insert(id, Watcher { selector, queue: sender });
         drop(watchers);
-        Ok((snapshot, Subscription { cache: self.clone(), bucket, id, backlog, queue }))
+        let after = after.unwrap_or(snapshot.revision);
+        Ok((snapshot, Subscription { cache: self.clone(), bucket, id, backlog, queue, after }))
     }
 
     /// Tells the cache the selectable fields of a value that is about to be written, so that it need not
@@ -529,15 +532,28 @@ impl std::fmt::Debug for Snapshot {
 impl Subscription {
     /// The next event; `None` if the watch was closed because the client was too slow, or the server ends.
     pub async fn next(&mut self) -> Option<(Change, Arc<Event>)> {
-        match self.backlog.pop_front() {
-            Some(event) => Some(event),
-            None => self.queue.recv().await,
+        if let Some(event) = self.backlog.pop_front() {
+            return Some(event);
+        }
+        loop {
+            let (change, event) = self.queue.recv().await?;
+            if event.revision > self.after {
+                return Some((change, event));
+            }
         }
     }
 
     /// The next event if it is there already.
     pub fn try_next(&mut self) -> Option<(Change, Arc<Event>)> {
-        self.backlog.pop_front().or_else(|| self.queue.try_recv().ok())
+        if let Some(event) = self.backlog.pop_front() {
+            return Some(event);
+        }
+        loop {
+            let (change, event) = self.queue.try_recv().ok()?;
+            if event.revision > self.after {
+                return Some((change, event));
+            }
+        }
     }
 
     /// The revision up to which everything was delivered, if nothing is waiting.
@@ -546,7 +562,8 @@ impl Subscription {
         let watchers = self.cache.watch_list();
         let revision = self.cache.revision(&self.cache.state());
         drop(watchers);
-        (self.backlog.is_empty() && self.queue.is_empty()).then_some(revision)
+        let told = self.backlog.is_empty() && self.queue.is_empty();
+        (told && revision >= self.after).then_some(revision)
     }
 }
 
@@ -575,3 +592,6 @@ impl std::fmt::Debug for Subscription {
 pub fn key(namespace: &str, name: &str) -> String {
     if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
 }
+
+#[cfg(test)]
+mod tests;
