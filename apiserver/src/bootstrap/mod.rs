@@ -9,6 +9,7 @@ mod reconcile;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Weak;
+use std::time::Duration;
 
 use api::status::Status;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -27,6 +28,9 @@ use crate::{ApiServer, Config, StartError, UserInfo};
 
 /// So many objects are looked at and written at a time; the store commits them together.
 const AT_ONCE: usize = 64;
+/// How long a start may be held up by a store that does not answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 
 /// The address of the service `kubernetes`: the first of the service network.
@@ -101,15 +105,34 @@ async fn ensure_all(server: &ApiServer, objects: Vec<Value>) -> Result<(), Start
         .map(drop)
 }
 
+/// As [`try_ensure`]; what fails only for the moment (the store is slow or unreachable) is tried again for a while.
 async fn ensure(server: &ApiServer, user: &UserInfo, wanted: Value) -> Result<(), StartError> {
-    let path = collection(&wanted);
+    let clock = &server.server().config.clock;
+    let deadline = clock.instant() + PATIENCE;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match try_ensure(server, user, &wanted).await {
+            Err(StartError::Bootstrap { path, status })
+                if (status.code >= 500 || status.code == 429) && clock.instant() + pause < deadline =>
+            {
+                warn!(path, %status, "a bootstrap object could not be written and is tried again");
+                clock.wait(pause).await;
+                pause *= 2;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn try_ensure(server: &ApiServer, user: &UserInfo, wanted: &Value) -> Result<(), StartError> {
+    let path = collection(wanted);
     let own = format!("{path}/{}", wanted["metadata"]["name"].as_str().unwrap_or_default());
     let failed = |status| StartError::Bootstrap { path: own.clone(), status };
     loop {
         let existing = match server.call(user, "GET", &own, None).await {
             Ok(existing) => existing,
             Err(status) if status.code == 404 => {
-                match server.call(user, "POST", &path, Some(&wanted)).await {
+                match server.call(user, "POST", &path, Some(wanted)).await {
                     // Another API server was faster: look at what it made.
                     Err(status) if status.code == 409 => continue,
                     result => return result.map(drop).map_err(failed),
@@ -117,7 +140,7 @@ async fn ensure(server: &ApiServer, user: &UserInfo, wanted: Value) -> Result<()
             }
             Err(status) => return Err(failed(status)),
         };
-        let result = match reconcile::step(&existing, &wanted) {
+        let result = match reconcile::step(&existing, wanted) {
             reconcile::Step::Leave => return Ok(()),
             reconcile::Step::Update(object) => server.call(user, "PUT", &own, Some(&object)).await,
             reconcile::Step::Replace => server.call(user, "DELETE", &own, None).await,
