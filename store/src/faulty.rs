@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::{Clock, Random};
+use futures::FutureExt;
 
 use crate::Store;
 use crate::error::Error;
@@ -207,10 +208,14 @@ impl WatchSource for FaultyWatch {
             return None;
         }
         if self.held.is_none() {
-            let message = self.inner.next().await?;
+            // What had arrived already follows at once: a delay holds up everything behind it, it does not add up.
+            let (message, waited) = match self.inner.next().now_or_never() {
+                Some(message) => (message?, false),
+                None => (self.inner.next().await?, true),
+            };
             let faults = self.injector.faults();
             let message = self.injector.fail(faults.watch_breaks, "a watch broke").and(message);
-            let delay = self.injector.delay(faults.event_delays).unwrap_or_default();
+            let delay = self.injector.delay(faults.event_delays).filter(|_| waited).unwrap_or_default();
             self.held = Some((self.injector.clock.instant() + delay, message));
         }
         let until = self.held.as_ref().map(|(until, _)| *until)?;
