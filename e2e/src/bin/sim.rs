@@ -57,7 +57,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    // Failures are what it is about: nothing is told of them unless asked, by RUST_LOG.
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned());
+    let filter = tracing_subscriber::EnvFilter::new(filter);
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     let started = Instant::now();
     let totals = run(&options);
