@@ -74,11 +74,11 @@ impl LeaderElection {
     pub async fn run(self, tasks: &Tasks, lead: impl Fn(Tasks)) {
         let mut observed: Option<Observed> = None;
         loop {
-            let term = self.acquire(&mut observed).await;
+            let (term, since) = self.acquire(&mut observed).await;
             info!(election = %self.config.name, identity = %self.config.identity, term, "became the leader");
             let work = tasks.child(&format!("{} term {term}", self.config.name));
             lead(work.clone());
-            self.hold(&mut observed).await;
+            self.hold(&mut observed, since).await;
             warn!(election = %self.config.name, identity = %self.config.identity, term, "lost the leadership");
             if let Err(still_running) = work.shutdown(self.config.lease_duration).await {
                 warn!(election = %self.config.name, %still_running, "former leader's work does not end");
@@ -100,25 +100,29 @@ impl LeaderElection {
         api.replace(&config.name, &PostParams::default(), &lease).await.map(drop)
     }
 
-    async fn acquire(&self, observed: &mut Option<Observed>) -> i32 {
+    /// The term, and a moment before the lease was written: others count from when they see it, so what an answer
+    /// took on its way must not lengthen the time in which this instance acts.
+    async fn acquire(&self, observed: &mut Option<Observed>) -> (i32, Instant) {
         loop {
+            let began = self.clock.instant();
             match self.try_hold(observed).await {
-                Ok(Some(term)) => return term,
-                Ok(None) => {}
+                Ok(Some(term)) if began.elapsed() < self.config.renew_deadline => return (term, began),
+                Ok(_) => {}
                 Err(failure) => warn!(election = %self.config.name, error = %failure, "can't take part"),
             }
             self.clock.wait(self.random.jitter(self.config.retry, 0.2)).await;
         }
     }
 
-    async fn hold(&self, observed: &mut Option<Observed>) {
-        let mut renewed = self.clock.instant();
+    /// Returns when the lease is lost, or could not be renewed for too long after `renewed`.
+    async fn hold(&self, observed: &mut Option<Observed>, mut renewed: Instant) {
         loop {
-            self.clock.wait(self.config.retry).await;
             let deadline = renewed + self.config.renew_deadline;
+            self.clock.wait_until(deadline.min(self.clock.instant() + self.config.retry)).await;
+            let began = self.clock.instant();
             let attempt = tokio::time::timeout_at(deadline, self.try_hold(observed)).await;
             match attempt {
-                Ok(Ok(Some(_))) => renewed = self.clock.instant(),
+                Ok(Ok(Some(_))) => renewed = began,
                 Ok(Ok(None)) => return,
                 Ok(Err(failure)) => {
                     warn!(election = %self.config.name, error = %failure, "can't renew the lease");
