@@ -25,6 +25,9 @@ use crate::project;
 const NAME: &str = "default-scheduler";
 /// Bindings and status updates in flight.
 const IN_FLIGHT: usize = 64;
+/// Pauses between attempts to find out what became of a binding.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+const LAST_LOOK: Duration = Duration::from_secs(5);
 
 /// What a scheduler needs.
 #[derive(Clone, Debug)]
@@ -81,6 +84,7 @@ struct Driver {
     queue: Queue,
     started: Instant,
     /// Pods that were given a node which the API does not show yet.
+    /// With the pod's UID: another may take its name while it is being bound.
     assumed: HashMap<PodKey, String>,
     permits: Arc<Semaphore>,
     outcomes: mpsc::Sender<Outcome>,
@@ -255,11 +259,15 @@ impl Driver {
                     .is_some_and(|spec| spec.scheduler_name.as_deref().unwrap_or(NAME) == NAME)
         });
         match waits {
-            Some(pod) if !self.assumed.contains_key(&key) => {
+            Some(pod) => {
+                let assumed = self.assumed.get(&key);
+                if assumed.is_some() && assumed == pod.metadata.uid.as_ref() {
+                    return None;
+                }
                 self.queue.add(Arc::new(project::pod(&pod)), now);
-                None
+                // What was assumed was of a pod that is gone.
+                self.assumed.remove(&key).and_then(|_| self.cluster.unassign(&key))
             }
-            Some(_) => None,
             None => {
                 self.queue.remove(&key);
                 self.assumed.remove(&key);
@@ -273,7 +281,7 @@ impl Driver {
             Decision::Placed { node, searched } => {
                 self.cluster.searched(searched);
                 let key = pod.pod.key();
-                self.assumed.insert(key, node.clone());
+                self.assumed.insert(key, pod.pod.uid.clone());
                 let event = self.cluster.assign(pod.pod.clone(), &node);
                 let now = self.now();
                 if let Some(event) = event {
@@ -293,24 +301,25 @@ impl Driver {
         // Never closed.
         let Ok(permit) = self.permits.clone().acquire_owned().await else { return };
         let (client, events, outcomes) = (self.client.clone(), self.events.clone(), self.outcomes.clone());
+        let clock = self.clock.clone();
         self.tasks.spawn("bind", async move {
-            let result = post_binding(&client, &pod, &node).await;
             let about = reference(&pod);
-            let outcome = match result {
-                Ok(()) => {
-                    let (namespace, name) = (&pod.pod.namespace, &pod.pod.name);
-                    events.normal(&about, "Scheduled", format!("Successfully assigned {namespace}/{name} to {node}"));
-                    Outcome { pod, bound: true, gone: false }
-                }
+            let (bound, gone) = match post_binding(&client, &pod, &node).await {
+                Ok(()) => (true, false),
                 Err(failure) => {
-                    let gone = error::is_not_found(&failure) || error::is_conflict(&failure);
-                    if !gone {
+                    if !error::is_not_found(&failure) && !error::is_conflict(&failure) {
                         warn!(pod = %pod.pod.name, namespace = %pod.pod.namespace, error = %failure, "can't bind");
                         events.warning(&about, "FailedScheduling", format!("binding rejected: {failure}"));
                     }
-                    Outcome { pod, bound: false, gone }
+                    what_became(&client, &clock, &pod).await
                 }
             };
+            if bound {
+                let (namespace, name) = (&pod.pod.namespace, &pod.pod.name);
+                let message = format!("Successfully assigned {namespace}/{name} to {node}");
+                events.normal(&about, "Scheduled", message);
+            }
+            let outcome = Outcome { pod, bound, gone };
             drop(permit);
             // Fails only when the scheduler ends.
             let _ = outcomes.send(outcome).await;
@@ -322,10 +331,11 @@ impl Driver {
             return;
         }
         let key = outcome.pod.pod.key();
-        // The cache may have shown the truth in the meantime.
-        if self.assumed.remove(&key).is_none() {
+        // The cache may have shown the truth in the meantime, or another pod of this name.
+        if self.assumed.get(&key) != Some(&outcome.pod.pod.uid) {
             return;
         }
+        self.assumed.remove(&key);
         let now = self.now();
         let event = self.cluster.unassign(&key);
         let waits = self.pods.get(&key.0, &key.1).is_some_and(|pod| {
@@ -395,6 +405,27 @@ fn reference(pod: &QueuedPod) -> Reference {
         name: pod.pod.name.clone(),
         uid: pod.pod.uid.clone(),
         field_path: String::new(),
+    }
+}
+
+/// Whether a pod has a node or is gone, after its binding failed in whatever way: the answer may be lost of one that
+/// was made. The pod counts on its node until this is known, else its place would be given away twice.
+async fn what_became(client: &Client, clock: &Clock, pod: &QueuedPod) -> (bool, bool) {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.pod.namespace);
+    let mut pause = FIRST_LOOK;
+    loop {
+        match api.get_opt(&pod.pod.name).await {
+            Ok(found) => {
+                let found = found.filter(|found| found.metadata.uid.as_deref() == Some(&pod.pod.uid));
+                let Some(found) = found else { return (false, true) };
+                return (found.spec.is_some_and(|spec| spec.node_name.is_some()), false);
+            }
+            Err(failure) => {
+                debug!(pod = pod.pod.name, error = %failure, "can't tell whether the pod was bound");
+                clock.wait(pause).await;
+                pause = (pause * 2).min(LAST_LOOK);
+            }
+        }
     }
 }
 
