@@ -242,7 +242,7 @@ impl User {
     }
 
     async fn bare_pod(&self, namespace: &str) -> Result<Value, client::kube::Error> {
-        let name = format!("bare-{}", self.random.name_suffix(5));
+        let name = format!("bare-{}", self.random.below(4));
         let cpu = format!("{}m", 100 + self.random.below(2500));
         let mut container = json!({"name": "c", "image": "app:1", "resources": {"requests": {"cpu": cpu}}});
         if self.chance(50) {
