@@ -4,11 +4,14 @@ mod subsets;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use base::Clock;
 use client::{Cache, Change, Key, Reference};
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use tokio::time::Instant;
 
 use crate::Config;
 use crate::harness::{self, Context, Error, Plan, Reconciler, Worker, Write, WriteEvents};
@@ -27,26 +30,48 @@ pub(crate) fn start(context: &Context, _: &Config) {
     let endpoints = context.caches.of::<Endpoints>();
     let mut worker = Worker::new(context, 5);
     let sources = Sources::follow(context, &mut worker);
-    let deleted: Arc<Mutex<HashSet<Key>>> = Arc::default();
-    let note = deleted.clone();
+    let deleted: Deleted = Arc::default();
+    let (note, clock) = (deleted.clone(), context.clock.clone());
     sources.services.on_change(move |change| {
         let mut deleted = note.lock().unwrap_or_else(PoisonError::into_inner);
         match change {
             Change::Applied(service, _) => drop(deleted.remove(&Key::of(&**service))),
-            Change::Deleted(service) => drop(deleted.insert(Key::of(&**service))),
+            Change::Deleted(service) => drop(deleted.insert(Key::of(&**service), clock.instant())),
             Change::Missed => {}
         }
     });
+    // Services may have been deleted while nobody looked.
+    let (queue, note, clock) = (worker.queue(), deleted.clone(), context.clock.clone());
+    let (all, services) = (endpoints.clone(), sources.services.clone());
+    context.tasks.spawn("leftover endpoints", async move {
+        services.synced().await;
+        all.synced().await;
+        for key in all.list().iter().map(|endpoints| Key::of(&**endpoints)) {
+            if services.get_key(&key).is_none() {
+                note.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), clock.instant());
+                queue.add(key);
+            }
+        }
+    });
     worker.watches(&endpoints, |endpoints| vec![Key::of(endpoints)]);
-    harness::start(context, worker, EndpointsOfServices { sources, endpoints, deleted });
+    let clock = context.clock.clone();
+    harness::start(context, worker, EndpointsOfServices { sources, endpoints, deleted, clock });
 }
+
+/// When the deletion of services was seen. It is remembered for a while, because endpoints that were written just
+/// before may show later.
+type Deleted = Arc<Mutex<HashMap<Key, Instant>>>;
+
+/// How long the deletion of a service is remembered.
+const MEMORY: Duration = Duration::from_secs(60);
 
 struct EndpointsOfServices {
     sources: Sources,
     endpoints: Cache<Endpoints>,
     /// Services whose deletion was seen. Endpoints without a service are otherwise left alone: somebody may
     /// be about to create their service.
-    deleted: Arc<Mutex<HashSet<Key>>>,
+    deleted: Deleted,
+    clock: Clock,
 }
 
 impl Reconciler for EndpointsOfServices {
@@ -57,10 +82,14 @@ impl Reconciler for EndpointsOfServices {
     async fn plan(&self, key: &Key) -> Result<Plan, Error> {
         let current = self.endpoints.get_key(key);
         let Some(service) = self.sources.services.get_key(key) else {
-            let seen = self.deleted.lock().unwrap_or_else(PoisonError::into_inner).contains(key);
-            let plan = current.filter(|_| seen).map_or_else(Plan::nothing, |endpoints| leftover(&endpoints));
-            if plan.is_empty() {
-                self.deleted.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+            let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(&seen) = deleted.get(key) else { return Ok(Plan::nothing()) };
+            let mut plan = current.map_or_else(Plan::nothing, |endpoints| leftover(&endpoints));
+            let age = self.clock.instant() - seen;
+            if age < MEMORY {
+                plan.look_again(MEMORY - age);
+            } else if plan.is_empty() {
+                deleted.remove(key);
             }
             return Ok(plan);
         };
