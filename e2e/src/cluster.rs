@@ -70,6 +70,11 @@ impl Cluster {
         self.data.path()
     }
 
+    /// The process of the control plane and the first node.
+    pub fn process(&self) -> u32 {
+        self.up.id()
+    }
+
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir().join("admin.kubeconfig")
     }
