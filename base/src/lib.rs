@@ -5,9 +5,11 @@
 //! [`Clock::simulated`] and [`Random::seeded`] inside a paused tokio runtime.
 
 mod clock;
+mod progress;
 mod random;
 mod tasks;
 
 pub use clock::Clock;
+pub use progress::Progress;
 pub use random::Random;
 pub use tasks::{StillRunning, Tasks};

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{self, Debug};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use base::{Clock, Random, Tasks};
+use base::{Clock, Progress, Random, Tasks};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 
 use crate::reflector;
 
@@ -77,7 +77,7 @@ type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
 pub(crate) struct Shared<K> {
     state: RwLock<State<K>>,
     /// The revision up to which this cache shows the API server's history; 0 before the first list.
-    revision: watch::Sender<u64>,
+    revision: Progress,
     indexes: Vec<Index<K>>,
     trim: Option<fn(&mut K)>,
     changes: broadcast::Sender<Change<K>>,
@@ -242,13 +242,12 @@ where
 
     /// The revision that this cache has reached.
     pub fn revision(&self) -> u64 {
-        *self.shared.revision.borrow()
+        u64::try_from(self.shared.revision.get()).unwrap_or(0)
     }
 
     /// Returns once the cache shows the state at `revision` or later: read-your-writes.
     pub async fn reached(&self, revision: u64) {
-        // The sender lives in `shared`, which `self` holds, so waiting can't fail.
-        let _ = self.shared.revision.subscribe().wait_for(|reached| *reached >= revision).await;
+        self.shared.revision.reached(signed(revision)).await;
     }
 
     /// Calls `handler` for each object now and for each later change, in order and without gaps.
@@ -276,7 +275,7 @@ impl<K> Clone for Cache<K> {
 
 impl<K> Debug for Cache<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("revision", &*self.shared.revision.borrow()).finish_non_exhaustive()
+        f.debug_struct("Cache").field("revision", &self.shared.revision.get()).finish_non_exhaustive()
     }
 }
 
@@ -323,7 +322,7 @@ where
         };
         Self {
             state: RwLock::new(state),
-            revision: watch::Sender::new(0),
+            revision: Progress::new(0),
             indexes,
             trim,
             changes: broadcast::Sender::new(SUBSCRIBER_BUFFER),
@@ -359,11 +358,7 @@ where
 
     /// Notes that nothing up to `revision` is missing.
     pub(crate) fn advance(&self, revision: u64) {
-        self.revision.send_if_modified(|reached| {
-            let later = revision > *reached;
-            *reached = revision.max(*reached);
-            later
-        });
+        self.revision.advance(signed(revision));
     }
 
     fn insert(&self, state: &mut State<K>, mut object: K) {
@@ -430,6 +425,11 @@ impl<K> Shared<K> {
     fn write(&self) -> RwLockWriteGuard<'_, State<K>> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Revisions fit, as the store counts them so.
+fn signed(revision: u64) -> i64 {
+    i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use base::{Clock, Random};
+use base::{Clock, Progress, Random};
 use store::{Error, Event as StoreEvent, EventKind, Range, Revision, Store, Watch, WatchMessage};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use super::{Cache, Entry, Fields};
@@ -37,7 +37,7 @@ pub struct Caches {
     by_prefix: RwLock<BTreeMap<String, Arc<Cache>>>,
     /// What every cache has reached; the same number, for reading without waiting.
     global: Arc<AtomicI64>,
-    reached: watch::Sender<Revision>,
+    reached: Progress,
     /// Asks the feed to prove progress.
     ask: Notify,
 }
@@ -51,7 +51,7 @@ impl Caches {
             random,
             by_prefix: RwLock::default(),
             global: Arc::new(AtomicI64::new(-1)),
-            reached: watch::Sender::new(-1),
+            reached: Progress::new(-1),
             ask: Notify::new(),
         }
     }
@@ -90,20 +90,14 @@ impl Caches {
         if self.revision() >= wanted {
             return Ok(());
         }
-        let mut reached = self.reached.subscribe();
         self.ask.notify_one();
-        let result = tokio::time::timeout(patience, reached.wait_for(|revision| *revision >= wanted)).await;
-        match result {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(NotReached { wanted, current: self.revision() }),
-        }
+        let reached = tokio::time::timeout(patience, self.reached.reached(wanted)).await;
+        reached.map_err(|_| NotReached { wanted, current: self.revision() })
     }
 
     /// Waits until the caches have been filled for the first time.
     pub async fn filled(&self) {
-        let mut reached = self.reached.subscribe();
-        // The sender lives as long as self.
-        let _ = reached.wait_for(|revision| *revision >= 0).await;
+        self.reached.reached(0).await;
     }
 
     /// Fills the caches and keeps them in step, for ever.
@@ -170,7 +164,7 @@ impl Caches {
     fn move_on(&self, revision: Revision) {
         if revision > self.global.load(Ordering::Acquire) {
             self.global.store(revision, Ordering::Release);
-            self.reached.send_replace(revision);
+            self.reached.advance(revision);
         }
     }
 
