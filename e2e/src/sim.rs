@@ -140,7 +140,7 @@ async fn phases(world: &World, planes: &[Plane], nodes: &[Node], random: &Random
     witness::start(world);
     let work = world.tasks.child("work");
     users::start(world, &work, 2 + random.below(2));
-    chaos::quake(world, planes, nodes, Duration::from_secs(240 + random.below(660))).await;
+    chaos::quake(world, planes, nodes, Duration::from_secs(150 + random.below(360))).await;
     work.token().cancel();
     drop(work);
     chaos::heal(world, planes, nodes).await;
