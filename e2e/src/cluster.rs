@@ -26,7 +26,7 @@ pub struct Cluster {
     arguments: Vec<String>,
     up: Child,
     /// Ends the cluster when this process does.
-    _guard: Child,
+    guard: Child,
     tasks: base::Tasks,
 }
 
@@ -60,7 +60,7 @@ impl Cluster {
             .spawn()
             .expect("a guard process");
         let up = start(data.path(), &arguments).expect("skiff up starts");
-        let mut this = Self { data, arguments, up, _guard: guard, tasks: base::Tasks::new("test") };
+        let mut this = Self { data, arguments, up, guard, tasks: base::Tasks::new("test") };
         this.wait_ready();
         this
     }
@@ -173,6 +173,9 @@ impl Drop for Cluster {
         let down =
             Command::new(skiff()).args(["down", "--delete-data", "--data-dir"]).arg(self.dir()).output();
         let _ = self.up.wait();
+        // It has nothing left to do. It must not see its input end, or it would take the cluster down once more.
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
         let said = match down {
             Ok(output) if output.status.success() => return,
             Ok(output) => text(&output.stderr),
