@@ -75,7 +75,7 @@ impl ApiServer {
         let agents = crate::agents::Agents::new(&config)?;
         let auth = Auth::new(&config, registry.clone());
         let server = Arc::new(Server {
-            admission: Admission::new(&auth, config.random.clone()),
+            admission: Admission::new(&auth, config.random.clone()).without(&config.disabled_admission),
             auth,
             metrics: Metrics::default(),
             registry,

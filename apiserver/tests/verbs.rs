@@ -37,3 +37,49 @@ async fn cluster_scoped_objects_are_listed_and_watched() {
     }
     assert_eq!(watch.brief().await, "ADDED a");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_update_without_resource_version_is_taken_where_the_kind_allows_it() {
+    let api = api().await;
+    let map = |version: &str, value: &str| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "resourceVersion": version},
+               "data": {"k": value}})
+    };
+    api.post(MAPS, &map("", "1")).await.ok();
+    let target = format!("{MAPS}/a");
+    let updated = api.put(&target, &map("", "2")).await.ok();
+    assert_eq!(updated["data"]["k"], "2");
+    assert_eq!(api.get(&target).await.value, updated);
+    let dry = api.put(&format!("{target}?dryRun=All"), &map("", "3")).await.ok();
+    assert_eq!(dry["metadata"]["resourceVersion"], updated["metadata"]["resourceVersion"]);
+    api.put(&target, &map("1", "4")).await.refused(
+        409,
+        "Conflict",
+        "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes \
+         to the latest version and try again",
+    );
+    api.put(&target, &map("new", "4")).await.refused(
+        500,
+        "",
+        "strconv.ParseUint: parsing \"new\": invalid syntax",
+    );
+
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "a"}});
+    api.post(leases, &lease).await.ok();
+    api.put(&format!("{leases}/a"), &lease).await.refused(
+        422,
+        "Invalid",
+        "leases.coordination.k8s.io \"a\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified \
+         for an update",
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resource_version_that_is_none_is_a_bad_request_of_a_list() {
+    let api = api().await;
+    let why = "resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": invalid syntax";
+    let list = api.get(&format!("{MAPS}?resourceVersion=abc")).await;
+    list.refused(400, "BadRequest", &format!("invalid resource version: {why}"));
+    api.get(&format!("{MAPS}/a?resourceVersion=abc")).await.refused(500, "", why);
+}

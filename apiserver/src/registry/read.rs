@@ -145,7 +145,9 @@ pub(crate) async fn page(
         return Ok(Page { snapshot, start: Some(token.start), entries: None });
     }
     let matching = query.get("resourceVersionMatch");
-    let snapshot = match version(query)? {
+    // A list that asks for a version which is none is a bad request, other reads fail with 500.
+    let bad = |status: Status| Status::bad_request(format!("invalid resource version: {}", status.message));
+    let snapshot = match version(query).map_err(bad)? {
         None => {
             registry.caches.fresh().await.map_err(fresh_failure)?;
             cache.snapshot()

@@ -164,22 +164,21 @@ async fn attempt(
     }
     let revision = current.entry.revision();
     match object.metadata().resource_version.as_deref().unwrap_or_default() {
-        "" if row.rules.unconditional_update() => {}
+        // Whatever the object is now is what the client means.
+        "" if row.rules.unconditional_update() => {
+            object.metadata_mut().resource_version.clone_from(&old.metadata().resource_version);
+        }
         "" => {
             let path = Path::new("metadata").child("resourceVersion");
-            let error = FieldError::invalid(&path, "", "must be specified for an update");
-            return Err(Status::invalid(&row.group, &row.kind, name, &[error]));
+            let error = FieldError::invalid(&path, 0, "must be specified for an update");
+            // Upstream names the resource here, not the kind.
+            return Err(Status::invalid(&row.group, &row.plural, name, &[error]));
         }
         version if version.parse() == Ok(revision) => {}
         version if version.parse::<u64>().is_err() => {
-            let path = Path::new("metadata").child("resourceVersion");
             let why = format!("strconv.ParseUint: parsing {}: invalid syntax", api::field::quote(version));
-            return Err(Status::invalid(
-                &row.group,
-                &row.kind,
-                name,
-                &[FieldError::invalid(&path, version, why)],
-            ));
+            // Upstream's odd answer: 500 without a reason.
+            return Err(Status::failure(500, api::status::Reason::Unknown, why));
         }
         _ => return Err(Status::modified(of, name)),
     }

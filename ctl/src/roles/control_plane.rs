@@ -66,6 +66,8 @@ pub(crate) struct ControlPlaneConfig {
     pub(crate) names: Vec<String>,
     /// The port of the node agents' own API.
     pub(crate) node_agent_port: u16,
+    /// Admission plugins that are left out.
+    pub(crate) disabled_admission: Vec<String>,
 }
 
 /// A running control plane.
@@ -131,7 +133,21 @@ async fn compact(store: Arc<dyn Store>, clock: Clock) {
 }
 
 impl ControlPlane {
+    /// API server, scheduler and controllers.
     pub(crate) async fn start(
+        config: ControlPlaneConfig,
+        tasks: &Tasks,
+        clock: &Clock,
+        random: &Random,
+    ) -> Result<Self, Failure> {
+        let data_dir = config.data_dir.clone();
+        let mut this = Self::start_api(config, tasks, clock, random).await?;
+        this.elect(&data_dir, random)?;
+        Ok(this)
+    }
+
+    /// The API server alone.
+    pub(crate) async fn start_api(
         config: ControlPlaneConfig,
         tasks: &Tasks,
         clock: &Clock,
@@ -147,6 +163,7 @@ impl ControlPlane {
             apiserver::Config::new(clock.clone(), random.clone(), tasks.clone(), pki.clone(), config.address);
         settings.advertise_port = bind.port();
         settings.node_agent_port = config.node_agent_port;
+        settings.disabled_admission = config.disabled_admission;
         settings.server_names.push(config.bind.ip().to_string());
         settings.server_names.extend(config.names);
         let dns = apiserver::bootstrap::dns_address(&settings.service_cidr).ok_or_else(|| {
@@ -167,7 +184,7 @@ impl ControlPlane {
                 }
             });
         }
-        let mut this = Self {
+        Ok(Self {
             api,
             pki,
             clock: clock.clone(),
@@ -176,9 +193,7 @@ impl ControlPlane {
             bind,
             cluster,
             _store: store,
-        };
-        this.elect(&config.data_dir, random)?;
-        Ok(this)
+        })
     }
 
     /// Scheduler and controllers act while they hold their leases.

@@ -1,11 +1,13 @@
 //! The long-running parts of a cluster, and what starts and ends them.
 //!
 //! - [`up`]: a whole cluster; [`down`]: its end
-//! - [`server`]: the control plane alone; [`agent`]: one node alone; [`token`]: how agents are let in
+//! - [`server`]: the control plane alone; [`apiserver`]: the API alone; [`agent`]: one node alone
+//! - [`token`]: how agents are let in
 //! - [`control_plane`], [`node`]: the parts that these are put together from
 //! - [`place`], [`facts`], [`lock`], [`process`], [`join`]: where, who, once, how, and by which right
 
 mod agent;
+mod apiserver;
 mod control_plane;
 mod down;
 mod facts;
@@ -42,6 +44,9 @@ pub(crate) enum Role {
     Down(down::Down),
     /// Run a control plane that agents on other machines join
     Server(server::ServerRole),
+    /// Run an API server alone: nothing is scheduled and no controller acts
+    #[command(name = "apiserver")]
+    ApiServer(apiserver::ApiServerRole),
     /// Run this machine as a node of a cluster
     Agent(agent::AgentRole),
     /// Manage the tokens with which machines join
@@ -55,6 +60,7 @@ impl Role {
             Self::Up(up) => up.run(),
             Self::Down(down) => down.run(),
             Self::Server(server) => server.run(),
+            Self::ApiServer(server) => server.run(),
             Self::Agent(agent) => agent.run(),
             Self::Token(token) => token.run(),
         }

@@ -13,11 +13,12 @@ use super::lock::Lock;
 use super::{DATA_DIR, facts, process};
 use crate::{Failure, kubeconfig};
 
-#[derive(Args, Debug)]
-pub(crate) struct ServerRole {
+/// Where a control plane keeps its state, and where it is reached.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ServerArgs {
     /// Where the control plane is kept.
     #[arg(long, value_name = "DIR", default_value = DATA_DIR, env = "SKIFF_DATA_DIR")]
-    data_dir: PathBuf,
+    pub(super) data_dir: PathBuf,
     /// Where the API is served for clients of this machine.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443", env = "SKIFF_BIND")]
     bind: SocketAddr,
@@ -34,28 +35,52 @@ pub(crate) struct ServerRole {
     store: StoreArgs,
 }
 
+impl ServerArgs {
+    /// Says what doesn't fit, before anything is started.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        self.store.check()
+    }
+
+    /// The address under which nodes and pods reach the API.
+    pub(super) fn address(&self) -> Ipv4Addr {
+        self.node_ip.unwrap_or_else(facts::main_address)
+    }
+
+    /// What a control plane in `data_dir` is started with.
+    pub(super) fn config(&self, data_dir: PathBuf) -> Result<ControlPlaneConfig, Failure> {
+        let mut names = vec![facts::host_name()?];
+        names.extend(self.tls_san.iter().cloned());
+        Ok(ControlPlaneConfig {
+            data_dir,
+            store: self.store.clone(),
+            bind: self.bind,
+            address: self.address().into(),
+            names,
+            node_agent_port: self.agent_port,
+            disabled_admission: Vec::new(),
+        })
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServerRole {
+    #[command(flatten)]
+    args: ServerArgs,
+}
+
 impl ServerRole {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        self.store.check()?;
+        self.args.check()?;
         process::run(self.serve())
     }
 
     async fn serve(self) -> Result<ExitCode, Failure> {
         let started = Instant::now();
         let mut end = process::Signals::new()?;
-        let data_dir = facts::data_dir(&self.data_dir)?;
+        let data_dir = facts::data_dir(&self.args.data_dir)?;
         let _lock = Lock::take(&data_dir)?;
-        let address = self.node_ip.unwrap_or_else(facts::main_address);
-        let mut names = vec![facts::host_name()?];
-        names.extend(self.tls_san);
-        let config = ControlPlaneConfig {
-            data_dir: data_dir.clone(),
-            store: self.store,
-            bind: self.bind,
-            address: address.into(),
-            names,
-            node_agent_port: self.agent_port,
-        };
+        let address = self.args.address();
+        let config = self.args.config(data_dir.clone())?;
         let tasks = Tasks::new("server");
         let control_plane = ControlPlane::start(config, &tasks, &Clock::system(), &Random::system()).await?;
         kubeconfig::write(&data_dir.join("admin.kubeconfig"), &control_plane.kubeconfig()?)?;
