@@ -85,8 +85,9 @@ impl Reader {
                         Some(values) => (true, values),
                         None => (false, values),
                     };
-                    let values = values.split('|').filter(|v| !v.is_empty()).map(Text::Borrowed).collect();
-                    Shape::String { values, closed }
+                    // Nothing between the bars is the empty text; nothing at all is no value.
+                    let values = (!values.is_empty()).then(|| values.split('|').map(Text::Borrowed));
+                    Shape::String { values: values.into_iter().flatten().collect(), closed }
                 } else {
                     Shape::Alias(self.id(of))
                 };
