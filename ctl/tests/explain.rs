@@ -53,7 +53,7 @@ async fn all_fields_are_listed_recursively() {
     );
     let pod = cluster.run("explain pod --recursive").await.out;
     assert!(pod.contains("\n    containers\t<[]Container> -required-\n      args\t<[]string>\n"), "{pod}");
-    assert!(pod.contains("\n          limits\t<map[string]Quantity>\n"), "{pod}");
+    assert!(pod.contains("\n        limits\t<map[string]Quantity>\n"), "{pod}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
