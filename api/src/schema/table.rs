@@ -193,7 +193,12 @@ impl Reader {
             }
             map if map.starts_with("{}") => {
                 let item = self.id(&map[2..]);
-                (Shape::Map(item), format!("map[string]{}", self.types.all[item as usize].go).into())
+                let go: Text = match self.types.all[item as usize].go.as_ref() {
+                    // The one map that has a name of its own.
+                    "resource.Quantity" => "v1.ResourceList".into(),
+                    item => format!("map[string]{item}").into(),
+                };
+                (Shape::Map(item), go)
             }
             // Filled when its line comes.
             _ => {
