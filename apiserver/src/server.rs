@@ -26,7 +26,6 @@ use crate::admission::Admission;
 use crate::auth::Auth;
 use crate::body::{BoxError, boxed};
 use crate::metrics::Metrics;
-use crate::openapi::Documents;
 use crate::registry::Registry;
 use crate::{Body, Config, Connection, UserInfo, bootstrap, pipeline, pki};
 
@@ -58,8 +57,7 @@ pub struct Server {
     pub admission: Admission,
     pub(crate) metrics: Metrics,
     pub(crate) agents: crate::agents::Agents,
-    pub(crate) documents: Documents,
-    pub(crate) tasks: Tasks,
+    tasks: Tasks,
     ready: AtomicBool,
     ending: AtomicBool,
 }
@@ -82,7 +80,6 @@ impl ApiServer {
             metrics: Metrics::default(),
             registry,
             agents,
-            documents: Documents::default(),
             tasks,
             ready: AtomicBool::new(false),
             ending: AtomicBool::new(false),

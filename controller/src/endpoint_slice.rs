@@ -19,10 +19,12 @@ use crate::Config;
 use crate::harness::{self, BY_NODE, Context, Error, Plan, Reconciler, WorkQueue, Worker};
 use crate::serving::{Sources, has_endpoints};
 
+pub(crate) use desired::{Ports, ports_key};
+
 /// The label with the name of a slice's service.
-const SERVICE: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE: &str = "kubernetes.io/service-name";
 /// The label with the name of who keeps a slice.
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const CONTROLLER: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
 const BY_SERVICE: &str = "service";
@@ -87,7 +89,8 @@ impl Slices {
     }
 }
 
-fn service_of(slice: &EndpointSlice) -> Key {
+/// The service whose slice it is.
+pub(crate) fn service_of(slice: &EndpointSlice) -> Key {
     let label = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE));
     Key::new(slice.metadata.namespace.clone().unwrap_or_default(), label.cloned().unwrap_or_default())
 }

@@ -23,7 +23,7 @@ use crate::serving::{
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 const TRUNCATED: &str = "truncated";
 /// Endpoints of this kind that hold the lease of an old leader election belong to no service.
-const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
+pub(crate) const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 
 /// Starts the controller.
 pub(crate) fn start(context: &Context, _: &Config) {

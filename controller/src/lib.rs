@@ -16,6 +16,7 @@ mod claim;
 mod deployment;
 mod disruption;
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage_collector;
 pub mod harness;
@@ -66,6 +67,7 @@ const CONTROLLERS: &[Controller] = &[
     Controller { account: "service-account-controller", start: service_account::start },
     Controller { account: "root-ca-cert-publisher", start: root_ca::start },
     Controller { account: "endpointslice-controller", start: endpoint_slice::start },
+    Controller { account: "endpointslicemirroring-controller", start: endpoint_slice_mirroring::start },
     Controller { account: "endpoint-controller", start: endpoints::start },
     Controller { account: "generic-garbage-collector", start: garbage_collector::start },
     Controller { account: "namespace-controller", start: namespace::start },

@@ -8,7 +8,6 @@ mod describe;
 mod discovery;
 mod edit;
 mod exec;
-mod explain;
 mod get;
 mod global;
 mod image;
@@ -86,7 +85,7 @@ pub(crate) enum Command {
     /// Print the supported API versions on the server, in the form of "group/version"
     ApiVersions,
     /// Get documentation for a resource
-    Explain(explain::Explain),
+    Explain(discovery::Explain),
     /// Display cluster information
     ClusterInfo,
     /// Modify kubeconfig files

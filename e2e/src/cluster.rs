@@ -21,6 +21,7 @@ use crate::machine::ADDRESS;
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running cluster.
+#[derive(Debug)]
 pub struct Cluster {
     data: TempDir,
     arguments: Vec<String>,

@@ -397,10 +397,13 @@ impl Worker {
             return true;
         }
         let Some(patch) = report::patch(&self.pod, status) else { return !self.report.in_flight };
+        if !self.report.in_flight && self.report.is_vain(&self.pod, status) {
+            return true;
+        }
         if self.report.in_flight || self.report.retry_at.is_some_and(|at| at > now) {
             return false;
         }
-        self.report.in_flight = true;
+        self.report.send(status);
         tracing::debug!(pod = %pod::title(&self.pod), patch = %serde_json::Value::Object(patch.clone()), "status");
         let (namespace, name) = (pod::namespace(&self.pod).to_owned(), pod::name(&self.pod).to_owned());
         self.jobs.write(report::write(self.context.client.clone(), namespace, name, patch));
@@ -411,7 +414,7 @@ impl Worker {
         self.report.in_flight = false;
         match answer {
             Ok(pod) => {
-                self.report.succeeded();
+                self.report.succeeded(&pod);
                 self.take_pod(Arc::new(pod));
             }
             // Gone, or another pod of this name: the watch will tell.

@@ -35,7 +35,6 @@ use crate::{
 };
 
 impl Kind for Pod {
-    const RETURNS_DELETED: bool = true;
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::text("Ready").about(

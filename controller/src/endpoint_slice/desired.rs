@@ -15,7 +15,7 @@ use crate::serving::{HEADLESS, addresses, counts_as_ready, has_cluster_ip, hostn
 pub(super) type Identity = (Vec<String>, Option<String>, Option<String>);
 
 /// A set of ports in an order of its own, so that equal sets compare equal.
-pub(super) type Ports = Vec<(Option<String>, Option<String>, Option<i32>, Option<String>)>;
+pub(crate) type Ports = Vec<(Option<String>, Option<String>, Option<i32>, Option<String>)>;
 
 /// IPv4, IPv6 or both, as the service wants.
 pub(super) fn address_types(spec: &ServiceSpec) -> Vec<&'static str> {
@@ -138,7 +138,8 @@ pub(super) fn identity(endpoint: &Endpoint) -> Identity {
     (endpoint.addresses.clone(), endpoint.node_name.clone(), pod)
 }
 
-pub(super) fn ports_key(ports: &[EndpointPort]) -> Ports {
+/// The ports as a [`Ports`] to compare by.
+pub(crate) fn ports_key(ports: &[EndpointPort]) -> Ports {
     let mut key: Ports = ports
         .iter()
         .map(|port| (port.name.clone(), port.protocol.clone(), port.port, port.app_protocol.clone()))

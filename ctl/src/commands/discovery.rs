@@ -208,6 +208,173 @@ pub(super) fn seen(event: &Value) -> String {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// TYPE, or TYPE.FIELD.FIELD
+    #[arg(value_name = "TYPE")]
+    path: String,
+    /// When true, print the name of all the fields recursively
+    #[arg(long)]
+    recursive: bool,
+    /// Use given api-version (group/version) of the resource
+    #[arg(long)]
+    api_version: Option<String>,
+}
+
+impl Explain {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
+        let (kind, fields) = self.path.split_once('.').unwrap_or((self.path.as_str(), ""));
+        let mut mapping = session.resource(kind).await?;
+        if let Some(version) = &self.api_version {
+            mapping = session.kind(version, &mapping.kind).await?.ok_or_else(|| {
+                Failure::new(format!("error: couldn't find resource for {version:?}, Kind={}", mapping.kind))
+            })?;
+        }
+        let root = if mapping.group.is_empty() {
+            format!("/openapi/v3/api/{}", mapping.version)
+        } else {
+            format!("/openapi/v3/apis/{}/{}", mapping.group, mapping.version)
+        };
+        let document = session.json(Call::get(root)).await?;
+        let schemas = &document["components"]["schemas"];
+        let wanted = |schema: &Value| {
+            items(schema, "x-kubernetes-group-version-kind").iter().any(|gvk| {
+                gvk["group"] == mapping.group.as_str()
+                    && gvk["version"] == mapping.version.as_str()
+                    && gvk["kind"] == mapping.kind.as_str()
+            })
+        };
+        let mut schema = schemas
+            .as_object()
+            .and_then(|schemas| schemas.values().find(|schema| wanted(schema)))
+            .ok_or_else(|| Failure::new(format!("error: couldn't find resource for {:?}", mapping.kind)))?;
+        let mut description = text(schema, "description");
+        let mut field_line = String::new();
+        let words: Vec<&str> = fields.split('.').filter(|field| !field.is_empty()).collect();
+        for field in &words {
+            let found = &content(schema, schemas)["properties"][*field];
+            if found.is_null() {
+                return Err(Failure::new(format!("error: field {field:?} does not exist")));
+            }
+            field_line = format!("FIELD: {field} <{}>\n", type_name(found, schemas));
+            description = describe(found, schemas);
+            schema = found;
+        }
+        let mut out = String::new();
+        if !mapping.group.is_empty() {
+            out.push_str(&format!("GROUP:      {}\n", mapping.group));
+        }
+        out.push_str(&format!("KIND:       {}\nVERSION:    {}\n\n", mapping.kind, mapping.version));
+        if !field_line.is_empty() {
+            out.push_str(&format!("{field_line}\n"));
+        }
+        out.push_str("DESCRIPTION:\n");
+        out.push_str(&wrapped(if description.is_empty() { "<empty>" } else { description }, 4));
+        let inner = content(schema, schemas);
+        if inner["properties"].is_object() {
+            out.push_str("\nFIELDS:\n");
+            list_fields(&mut out, inner, schemas, 2, self.recursive, &mut Vec::new());
+        }
+        print(out + "\n")
+    }
+}
+
+/// The schema behind references and the items of lists and maps.
+fn content<'a>(mut schema: &'a Value, schemas: &'a Value) -> &'a Value {
+    // A schema is never deeper than this before its own fields come.
+    for _ in 0..8 {
+        let reference = schema["$ref"].as_str().or(schema["allOf"][0]["$ref"].as_str());
+        schema = match reference.and_then(|name| name.rsplit('/').next()) {
+            Some(name) => &schemas[name],
+            None if schema["items"].is_object() => &schema["items"],
+            None if schema["additionalProperties"].is_object() => &schema["additionalProperties"],
+            None => return schema,
+        };
+    }
+    schema
+}
+
+fn describe<'a>(field: &'a Value, schemas: &'a Value) -> &'a str {
+    match text(field, "description") {
+        "" => text(content(field, schemas), "description"),
+        own => own,
+    }
+}
+
+fn type_name(schema: &Value, schemas: &Value) -> String {
+    let reference = schema["$ref"].as_str().or(schema["allOf"][0]["$ref"].as_str());
+    if let Some(name) = reference.and_then(|name| name.rsplit('/').next()) {
+        let target = &schemas[name];
+        if target["properties"].is_object() || target["type"] == "object" {
+            return name.rsplit('.').next().unwrap_or(name).to_owned();
+        }
+        return type_name(target, schemas);
+    }
+    match text(schema, "type") {
+        "array" => format!("[]{}", type_name(&schema["items"], schemas)),
+        "object" if schema["additionalProperties"].is_object() => {
+            format!("map[string]{}", type_name(&schema["additionalProperties"], schemas))
+        }
+        "object" => "Object".to_owned(),
+        "" => text(schema, "format").to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+fn list_fields(
+    out: &mut String,
+    schema: &Value,
+    schemas: &Value,
+    indent: usize,
+    recursive: bool,
+    above: &mut Vec<String>,
+) {
+    let required = items(schema, "required");
+    let pad = " ".repeat(indent);
+    for (field, of) in schema["properties"].as_object().into_iter().flatten() {
+        let kind = type_name(of, schemas);
+        let must = if required.iter().any(|name| name == field) { " -required-" } else { "" };
+        out.push_str(&format!("{pad}{field}\t<{kind}>{must}\n"));
+        if recursive {
+            // A type that holds itself is shown once.
+            let inner = content(of, schemas);
+            if inner["properties"].is_object() && !above.contains(&kind) {
+                above.push(kind);
+                list_fields(out, inner, schemas, indent + 2, true, above);
+                above.pop();
+            }
+        } else {
+            let description = describe(of, schemas);
+            let description = if description.is_empty() { "<no description>" } else { description };
+            out.push_str(&wrapped(description, indent + 2));
+            out.push('\n');
+        }
+    }
+}
+
+/// Text in lines of at most 80 characters.
+fn wrapped(text: &str, indent: usize) -> String {
+    let pad = " ".repeat(indent);
+    let mut out = String::new();
+    for paragraph in text.lines() {
+        let mut line = pad.clone();
+        for word in paragraph.split_whitespace() {
+            if line.len() > indent && line.len() + 1 + word.len() > 80 {
+                out.push_str(line.trim_end());
+                out.push('\n');
+                line = pad.clone();
+            }
+            if line.len() > indent {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Top {
     /// pod or node
     what: String,

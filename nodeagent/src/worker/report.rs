@@ -19,6 +19,10 @@ pub(super) struct Report {
     failures: u32,
     /// The API will never take a status for this pod again.
     pub(super) closed: bool,
+    /// The status that is being written, or that was written last.
+    sent: PodStatus,
+    /// What the API made of it, if that is something else.
+    kept: Option<PodStatus>,
 }
 
 impl Report {
@@ -29,9 +33,26 @@ impl Report {
         self.retry_at = Some(now + wait.min(Duration::from_secs(10)));
     }
 
-    pub(super) fn succeeded(&mut self) {
+    pub(super) fn send(&mut self, status: &PodStatus) {
+        self.in_flight = true;
+        self.sent = status.clone();
+    }
+
+    /// Takes the answer to a write: the pod as the API has it now.
+    pub(super) fn succeeded(&mut self, pod: &Pod) {
         self.failures = 0;
         self.retry_at = None;
+        self.kept = None;
+        if let Some(rest) = patch(pod, &self.sent) {
+            let rest = Value::Object(rest);
+            tracing::warn!(pod = %pod::title(pod), %rest, "the API keeps another status than was written");
+            self.kept = Some(pod.status.clone().unwrap_or_default());
+        }
+    }
+
+    /// Whether the API answered with its present status to just this one: it would again.
+    pub(super) fn is_vain(&self, pod: &Pod, status: &PodStatus) -> bool {
+        self.kept.is_some() && self.kept == pod.status && self.sent == *status
     }
 }
 
@@ -78,6 +99,24 @@ mod tests {
 
     use super::*;
     use crate::pod::testing::pod;
+
+    #[test]
+    fn a_status_that_the_api_does_not_keep_is_not_written_again() {
+        let phase = |phase: &str| PodStatus { phase: Some(phase.into()), ..PodStatus::default() };
+        let mut pod = pod().build();
+        let mut report = Report::default();
+        report.send(&phase("Running"));
+        pod.status = Some(phase("Pending"));
+        assert!(!report.is_vain(&pod, &phase("Running")), "nothing was answered yet");
+        report.succeeded(&pod);
+        assert!(report.is_vain(&pod, &phase("Running")));
+        assert!(!report.is_vain(&pod, &phase("Failed")), "another status");
+        pod.status = Some(phase("Unknown"));
+        assert!(!report.is_vain(&pod, &phase("Running")), "the API has another one by now");
+        pod.status = Some(phase("Running"));
+        report.succeeded(&pod);
+        assert!(!report.is_vain(&pod, &phase("Running")), "it was kept");
+    }
 
     #[test]
     fn only_what_changed_is_written() {

@@ -1,8 +1,6 @@
 //! What each namespace and each node is given.
 
-mod common;
-
-use common::{cluster, cluster_with};
+use crate::common::{Cluster, cluster, cluster_with};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, ServiceAccount};
 use serde_json::{Value, json};
 
@@ -25,10 +23,10 @@ async fn each_namespace_gets_its_account_and_certificate_and_gets_them_back() {
     let found = cluster.until::<ConfigMap>(maps, |found| found.len() == 1).await;
     assert_eq!(found[0].data.as_ref().unwrap()["ca.crt"], "PEM");
 
-    common::Cluster::ok(cluster.send("DELETE", &format!("{accounts}/default"), &Value::Null).await);
+    Cluster::ok(cluster.send("DELETE", &format!("{accounts}/default"), &Value::Null).await);
     cluster.until::<ServiceAccount>(accounts, |found| found.len() == 1).await;
     let spoiled = json!({"data": {"ca.crt": "other"}});
-    common::Cluster::ok(cluster.send("PATCH", &format!("{maps}/kube-root-ca.crt"), &spoiled).await);
+    Cluster::ok(cluster.send("PATCH", &format!("{maps}/kube-root-ca.crt"), &spoiled).await);
     cluster.until::<ConfigMap>(maps, |found| found[0].data.as_ref().unwrap()["ca.crt"] == "PEM").await;
 }
 
@@ -46,7 +44,7 @@ async fn nodes_get_ranges_of_their_own_and_a_deleted_ones_is_given_again() {
         reasons.filter(|event| *event == wanted).count() == 1
     };
     cluster.until::<Event>("/api/v1/events", told).await;
-    common::Cluster::ok(cluster.send("DELETE", "/api/v1/nodes/b", &Value::Null).await);
+    Cluster::ok(cluster.send("DELETE", "/api/v1/nodes/b", &Value::Null).await);
     let nodes = cluster.until::<Node>("/api/v1/nodes", |nodes| ranges(nodes).len() == 4).await;
     assert_eq!(ranges(&nodes)[3], "10.244.1.0/24");
 }

@@ -1,8 +1,6 @@
 //! The verbs on one kind, end to end through the pipeline.
 
-mod common;
-
-use common::api;
+use crate::common::api;
 use serde_json::json;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

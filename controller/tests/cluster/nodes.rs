@@ -1,13 +1,10 @@
 //! Nodes that fall silent, come back or go away, and what becomes of their pods.
 
-mod common;
-mod kubelet;
-
-use common::{Cluster, cluster};
+use crate::common::{Cluster, cluster};
+use crate::kubelet::{Kubelets, is_ready};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kubelet::{Kubelets, is_ready};
 use serde_json::{Value, json};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";

@@ -1,8 +1,6 @@
 //! What services lead to.
 
-mod common;
-
-use common::{Cluster, cluster};
+use crate::common::{Cluster, cluster};
 use k8s_openapi::api::core::v1::{Endpoints, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
@@ -113,7 +111,7 @@ async fn slices_and_endpoints_follow_pods() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn endpoints_of_services_without_a_selector_are_left_alone() {
+async fn endpoints_of_services_without_a_selector_are_left_alone_and_mirrored() {
     let cluster = with_node().await;
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "own"}, "spec": {"ports": [{"port": 80}]}});
     let endpoints = json!({
@@ -127,6 +125,16 @@ async fn endpoints_of_services_without_a_selector_are_left_alone() {
     let path = format!("{NAMESPACE}/endpoints?fieldSelector=metadata.name%3Down");
     let found = cluster.until::<Endpoints>(&path, |_| true).await;
     assert_eq!(found[0].subsets.as_ref().unwrap()[0].addresses.as_ref().unwrap()[0].ip, "192.0.2.1");
+    let mirrored = |slices: &[EndpointSlice]| {
+        let endpoints = |slice: &EndpointSlice| slice.endpoints.as_ref().map_or(0, Vec::len);
+        let of = slices.iter().filter(|slice| slice.metadata.generate_name.as_deref() == Some("own-"));
+        of.map(endpoints).sum::<usize>()
+    };
+    cluster.until::<EndpointSlice>(SLICES, |slices| mirrored(slices) == 1).await;
+    let more = json!({"subsets": [{"addresses": [{"ip": "192.0.2.1"}, {"ip": "192.0.2.2"}], "ports": [{"port": 80}]}]});
+    Cluster::ok(cluster.send("PATCH", &format!("{NAMESPACE}/endpoints/own"), &more).await);
+    cluster.until::<EndpointSlice>(SLICES, |slices| mirrored(slices) == 2).await;
     Cluster::ok(cluster.send("DELETE", &format!("{NAMESPACE}/services/own"), &Value::Null).await);
     cluster.until::<Endpoints>(&path, |found| found.is_empty()).await;
+    cluster.until::<EndpointSlice>(SLICES, |slices| mirrored(slices) == 0).await;
 }

@@ -1,7 +1,5 @@
 //! Every implementation passes the same suite.
 
-mod suite;
-
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,7 +8,7 @@ use base::{Clock, Tasks};
 use store::{Embedded, Etcd, EtcdConfig, Store};
 
 async fn run(store: &dyn Store) {
-    for (name, case) in suite::CASES {
+    for (name, case) in crate::suite::CASES {
         println!("{name}");
         case(store, format!("/registry/{name}/")).await;
     }

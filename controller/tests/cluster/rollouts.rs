@@ -1,16 +1,13 @@
 //! Deployments, their replica sets and pods on the real API server, in virtual time.
 
-mod common;
-mod kubelet;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use crate::common::{Cluster, cluster};
+use crate::kubelet::{Kubelets, image, is_ready};
 use client::Change;
-use common::{Cluster, cluster};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kubelet::{Kubelets, image, is_ready};
 use serde_json::{Value, json};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";

@@ -1,9 +1,7 @@
 //! Protobuf, as Go's clients send and read it, end to end through the pipeline.
 
-mod common;
-
+use crate::common::{Answer, Api, api};
 use api::schema::{TypeRef, protobuf};
-use common::{Answer, Api, api};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 

@@ -1,8 +1,6 @@
 //! get, apply, create and delete, in kubectl's words.
 
-mod common;
-
-use common::cluster;
+use crate::common::cluster;
 use serde_json::json;
 
 const DEPLOYMENT: &str = "\

@@ -1,8 +1,6 @@
 //! The end of namespaces.
 
-mod common;
-
-use common::{Cluster, cluster};
+use crate::common::{Cluster, cluster};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use serde_json::{Value, json};
 

@@ -1,8 +1,6 @@
 //! What becomes of dependents when owners go.
 
-mod common;
-
-use common::{Cluster, cluster};
+use crate::common::{Cluster, cluster};
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use serde_json::{Value, json};
 

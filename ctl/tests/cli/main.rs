@@ -1,0 +1,5 @@
+//! The user's verbs against a real API server in memory.
+
+mod common;
+mod objects;
+mod workloads;
