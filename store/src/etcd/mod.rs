@@ -1,18 +1,21 @@
 //! The store on etcd 3.4 or newer.
 
+mod members;
 mod watch;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::Tasks;
 use bytes::Bytes;
 use etcd_client::{
     Certificate, Client, CompareOp, ConnectOptions, DeleteOptions, GetOptions, GetResponse, Identity,
-    PutOptions, TlsOptions, TxnOp, TxnOpResponse, WatchOptions,
+    KvClient, PutOptions, TlsOptions, TxnOp, TxnOpResponse, WatchOptions,
 };
 
+use self::members::{Members, Repeat, no_connection};
 use crate::Store;
 use crate::error::Error;
 use crate::types::{
@@ -55,10 +58,8 @@ impl EtcdConfig {
 /// The store on etcd.
 #[derive(Clone)]
 pub struct Etcd {
-    client: Client,
+    members: Arc<Members>,
     request_timeout: Duration,
-    /// How often a read is tried: once per member.
-    tries: usize,
     /// Whether the server's progress messages are in order with its events.
     ordered_progress: bool,
 }
@@ -83,13 +84,18 @@ impl Etcd {
         if let Some(tls) = tls(&config).map_err(&open)? {
             options = options.with_tls(tls);
         }
-        let mut client = Client::connect(&config.endpoints, Some(options))
-            .await
-            .map_err(|error| open(error.to_string()))?;
-        let status = tokio::time::timeout(config.connect_timeout, client.status())
-            .await
-            .map_err(|_| open(format!("no answer within {} s", config.connect_timeout.as_secs())))?
-            .map_err(|error| open(error.to_string()))?;
+        let members =
+            Members::new(&config.endpoints, &options).await.map_err(|error| open(error.to_string()))?;
+        let mut this = Self {
+            members: Arc::new(members),
+            request_timeout: config.connect_timeout,
+            ordered_progress: false,
+        };
+        let status = this.ask(Repeat::Always, |client| {
+            let mut client = client.clone();
+            async move { client.status().await }
+        });
+        let status = status.await.map_err(|error| open(error.to_string()))?;
         let version = parse_version(status.version());
         if version < (3, 4, 0) {
             return Err(open(format!(
@@ -97,24 +103,61 @@ impl Etcd {
                 status.version()
             )));
         }
-        Ok(Self {
-            client,
-            request_timeout: config.request_timeout,
-            tries: config.endpoints.len(),
-            ordered_progress: has_ordered_progress(version),
-        })
+        this.ordered_progress = has_ordered_progress(version);
+        this.request_timeout = config.request_timeout;
+        Ok(this)
     }
 
+    /// Asks one member after the other, until one answers or it is not certain that the request may be repeated.
+    async fn ask<T, F>(&self, repeat: Repeat, request: impl Fn(&Client) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>> + Send,
+    {
+        let mut last = Error::Unavailable("etcd was not asked".to_owned());
+        for _ in 0..self.members.len() {
+            let Some((member, client)) = self.members.current() else { break };
+            let (error, sent) = match tokio::time::timeout(self.request_timeout, request(client)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => match no_connection(&error) {
+                    Some(why) => (Error::Unavailable(format!("no connection: {why}")), false),
+                    None => (translate(&error), true),
+                },
+                Err(_) => (self.no_answer(), true),
+            };
+            if !matches!(error, Error::Unavailable(_)) {
+                return Err(error);
+            }
+            self.members.turn_from(member);
+            last = error;
+            if sent && repeat == Repeat::IfNotSent {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    /// Waits for more of an answer that has begun.
     async fn call<T>(
         &self,
         future: impl Future<Output = Result<T, etcd_client::Error>> + Send,
     ) -> Result<T, Error> {
         match tokio::time::timeout(self.request_timeout, future).await {
             Ok(result) => result.map_err(|error| translate(&error)),
-            Err(_) => {
-                Err(Error::Unavailable(format!("no answer from etcd within {:?}", self.request_timeout)))
-            }
+            Err(_) => Err(self.no_answer()),
         }
+    }
+
+    fn no_answer(&self) -> Error {
+        Error::Unavailable(format!("no answer from etcd within {:?}", self.request_timeout))
+    }
+
+    /// For reads and transactions.
+    async fn ask_kv<T, F>(&self, repeat: Repeat, request: impl Fn(KvClient) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>> + Send,
+    {
+        let request = |client: &Client| request(client.kv_client().max_decoding_message_size(MAX_ANSWER));
+        self.ask(repeat, request).await
     }
 
     /// Adds what etcd's own error does not say.
@@ -262,17 +305,14 @@ impl Store for Etcd {
         if is_empty(&range.start, range.end.as_deref()) {
             return Ok(RangeResponse { revision: self.revision().await?, ..RangeResponse::default() });
         }
-        let mut last = Error::Unavailable("etcd was not asked".to_owned());
-        for _ in 0..self.tries {
-            let mut kv = self.client.kv_client().max_decoding_message_size(MAX_ANSWER);
-            match self.call(kv.get(first(&range.start), Some(get_options(&range)))).await {
-                Ok(response) => return range_response(&response, 0),
-                // Nothing was changed, so another member may be asked.
-                Err(error @ Error::Unavailable(_)) => last = error,
-                Err(error) => return Err(self.explain(error, range.revision).await),
-            }
+        let get = |mut kv: KvClient| {
+            let (key, options) = (first(&range.start), get_options(&range));
+            async move { kv.get(key, Some(options)).await }
+        };
+        match self.ask_kv(Repeat::Always, get).await {
+            Ok(response) => range_response(&response, 0),
+            Err(error) => Err(self.explain(error, range.revision).await),
         }
-        Err(last)
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
@@ -300,8 +340,11 @@ impl Store for Etcd {
         let ops = |ops: &[Op]| ops.iter().map(txn_op).collect::<Vec<_>>();
         let request =
             etcd_client::Txn::new().when(compares).and_then(ops(&txn.success)).or_else(ops(&txn.failure));
-        let mut kv = self.client.kv_client().max_decoding_message_size(MAX_ANSWER);
-        let response = match self.call(kv.txn(request)).await {
+        let commit = |mut kv: KvClient| {
+            let request = request.clone();
+            async move { kv.txn(request).await }
+        };
+        let response = match self.ask_kv(Repeat::IfNotSent, commit).await {
             Ok(response) => response,
             Err(Error::LeaseNotFound(_)) => return Err(Error::LeaseNotFound(lease.unwrap_or(0))),
             Err(error) => return Err(self.explain(error, requested).await),
@@ -333,8 +376,8 @@ impl Store for Etcd {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        let mut kv = self.client.kv_client();
-        match self.call(kv.compact(revision, None)).await {
+        let compact = |mut kv: KvClient| async move { kv.compact(revision, None).await };
+        match self.ask_kv(Repeat::IfNotSent, compact).await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.explain(error, revision).await),
         }
@@ -343,14 +386,20 @@ impl Store for Etcd {
     async fn lease_grant(&self, ttl: Duration) -> Result<i64, Error> {
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let seconds = i64::try_from(seconds.max(1)).unwrap_or(i64::MAX);
-        let mut lease = self.client.lease_client();
-        Ok(self.call(lease.grant(seconds, None)).await?.id())
+        let grant = |client: &Client| {
+            let mut lease = client.lease_client();
+            async move { lease.grant(seconds, None).await }
+        };
+        Ok(self.ask(Repeat::IfNotSent, grant).await?.id())
     }
 
     async fn lease_keep_alive(&self, id: i64) -> Result<(), Error> {
-        let mut lease = self.client.lease_client();
-        // The client sends the first beat by itself, and reports a lease without time left as an error.
-        match self.call(lease.keep_alive(id)).await {
+        let keep_alive = |client: &Client| {
+            let mut lease = client.lease_client();
+            // The client sends the first beat by itself, and reports a lease without time left as an error.
+            async move { lease.keep_alive(id).await }
+        };
+        match self.ask(Repeat::Always, keep_alive).await {
             Ok(_) => Ok(()),
             Err(Error::LeaseNotFound(_)) => Err(Error::LeaseNotFound(id)),
             Err(Error::Unavailable(text)) if text.contains("lease") => Err(Error::LeaseNotFound(id)),
@@ -359,8 +408,11 @@ impl Store for Etcd {
     }
 
     async fn lease_revoke(&self, id: i64) -> Result<(), Error> {
-        let mut lease = self.client.lease_client();
-        match self.call(lease.revoke(id)).await {
+        let revoke = |client: &Client| {
+            let mut lease = client.lease_client();
+            async move { lease.revoke(id).await }
+        };
+        match self.ask(Repeat::IfNotSent, revoke).await {
             Ok(_) => Ok(()),
             Err(Error::LeaseNotFound(_)) => Err(Error::LeaseNotFound(id)),
             Err(error) => Err(error),

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use etcd_client::{
-    EventType, GetOptions, TxnOp, TxnOpResponse, WatchRequestSender, WatchResponse, WatchResponseStream,
+    Client, EventType, GetOptions, KvClient, TxnOp, TxnOpResponse, WatchRequestSender, WatchResponse,
+    WatchResponseStream,
 };
 use tokio::sync::Notify;
 
 use crate::Store;
 use crate::error::Error;
+use crate::etcd::members::Repeat;
 use crate::etcd::{Etcd, MAX_ANSWER, first, get_options, is_empty, key_value, translate, watch_options};
 use crate::types::{Range, Revision};
 use crate::watch::{Event, EventKind, WatchMessage, WatchSource};
@@ -86,9 +88,12 @@ async fn start_stream(
     from: Revision,
     prev: bool,
 ) -> Result<(WatchRequestSender, WatchResponseStream), Error> {
-    let mut client = etcd.client.watch_client().max_decoding_message_size(MAX_ANSWER);
-    let options = watch_options(range.end.as_deref(), from, prev);
-    let stream = etcd.call(client.watch(first(&range.start), Some(options))).await?;
+    let watch = |client: &Client| {
+        let mut client = client.watch_client().max_decoding_message_size(MAX_ANSWER);
+        let (key, options) = (first(&range.start), watch_options(range.end.as_deref(), from, prev));
+        async move { client.watch(key, Some(options)).await }
+    };
+    let stream = etcd.ask(Repeat::Always, watch).await?;
     let (requests, mut responses) = stream.split();
     match etcd.call(responses.message()).await? {
         Some(created) if created.canceled() => Err(cancelled(&created)),
@@ -178,8 +183,12 @@ impl EtcdWatch {
         };
         let count: Option<GetOptions> = Some(get_options(&self.range.clone().count_only()));
         let ops = vec![newer(self.position + 1), TxnOp::get(first(&self.range.start), count)];
-        let mut kv = self.etcd.client.kv_client();
-        let response = self.etcd.call(kv.txn(etcd_client::Txn::new().and_then(ops))).await?;
+        let read = etcd_client::Txn::new().and_then(ops);
+        let ask = |mut kv: KvClient| {
+            let read = read.clone();
+            async move { kv.txn(read).await }
+        };
+        let response = self.etcd.ask_kv(Repeat::Always, ask).await?;
         let revision = response.header().map_or(0, |header| header.revision());
         let (Some(TxnOpResponse::Get(newer)), Some(TxnOpResponse::Get(counted))) =
             (response.op_responses().first().cloned(), response.op_responses().get(1).cloned())
