@@ -331,6 +331,12 @@ fn pods_of_nodes_in_different_subnets_talk_over_the_overlay() {
     let overlay = Names::of(ID).overlay;
     let device = links::by_name(&mut pair.netns[0].socket(), &overlay).unwrap().unwrap();
     assert_eq!(routes::neighbours(&mut pair.netns[0].socket(), device.index).unwrap().len(), 2);
+    // Who is masqueraded into the overlay is answered through it, not at the address of another interface.
+    let addresses = links::addresses(&mut pair.netns[0].socket()).unwrap().into_iter();
+    let of_device: Vec<_> = addresses.filter(|address| address.index == device.index).collect();
+    assert_eq!(of_device.len(), 1);
+    let other = links::addresses(&mut pair.netns[1].socket()).unwrap();
+    assert!(!other.iter().any(|address| address.address == of_device[0].address), "it is the node's own");
     pair.api.delete_node("b");
     wait_for_routes(&pair.netns[0], 0);
 }

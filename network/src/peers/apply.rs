@@ -1,14 +1,13 @@
 //! Brings the kernel's tables to what is wanted, by differences.
 
 use std::io;
-use std::net::Ipv4Addr;
 
 use crate::config::Overlay;
 use crate::links::{self, Vxlan};
 use crate::names::{self, Names};
 use crate::netlink::{Netns, Socket};
 use crate::peers::{self, Entries, Local, Wanted};
-use crate::{routes, sysctl};
+use crate::{ipam, routes, sysctl};
 
 /// What the tables hold of ours.
 #[derive(Debug, Default)]
@@ -38,7 +37,7 @@ impl Applier {
         let overlay = if wanted.overlay.is_empty() {
             None
         } else {
-            Some(ensure_device(socket, netns, names, device, local.node_ip)?)
+            Some(ensure_device(socket, netns, names, device, local)?)
         };
         let there = match self.there.take() {
             Some(there) => there,
@@ -89,13 +88,21 @@ fn ensure_device(
     netns: &Netns,
     names: &Names,
     device: &Device,
-    node_ip: Ipv4Addr,
+    local: &Local,
 ) -> io::Result<u32> {
-    let vxlan = Vxlan { vni: device.settings.vni, port: device.settings.port, local: node_ip };
-    let mac = names::overlay_mac(node_ip);
+    let vxlan = Vxlan { vni: device.settings.vni, port: device.settings.port, local: local.node_ip };
+    let mac = names::overlay_mac(local.node_ip);
     let (link, made) = links::ensure_vxlan(socket, &names.overlay, mac, device.mtu, vxlan)?;
     if made {
         netns.run(|| sysctl::overlay(&names.overlay))?;
+    }
+    // What is masqueraded on its way into the overlay gets an address that is answered through the overlay.
+    let gateway = ipam::gateway(local.pod_cidr);
+    links::add_address(socket, link.index, gateway, 32)?;
+    for old in links::addresses(socket)? {
+        if old.index == link.index && old.address != gateway {
+            links::remove_address(socket, old.index, old.address, old.prefix)?;
+        }
     }
     Ok(link.index)
 }
