@@ -41,6 +41,11 @@ impl Failure {
     }
 }
 
+/// The first line of an error's text. Parsers add pictures of the place.
+pub(crate) fn first_line(error: impl fmt::Display) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
 /// Says what failed when an error becomes a [`Failure`].
 pub(crate) trait Because<T> {
     /// The error's text, after `what` it is about.

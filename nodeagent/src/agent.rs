@@ -31,6 +31,9 @@ pub enum StartError {
     Runtime(#[from] RuntimeError),
     #[error("{what}: {source}")]
     Io { what: String, source: std::io::Error },
+    /// The agent's own API can't be served there.
+    #[error("kubelet API on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
 }
 
 /// A running agent.
@@ -129,7 +132,7 @@ impl Agent {
         };
         let server = Server::start(server, workers.clone())
             .await
-            .map_err(|source| StartError::Io { what: format!("kubelet API on {address}"), source })?;
+            .map_err(|source| StartError::Listen { address, source })?;
         let identity = Identity {
             labels: config.labels.clone(),
             taints: config.taints.clone(),

@@ -18,7 +18,7 @@ use super::call::{ApiError, Call, Refusal};
 use super::mapping::Mapping;
 use crate::Failure;
 use crate::commands::Global;
-use crate::failure::Because;
+use crate::failure::{Because, first_line};
 
 /// Where `skiff up` leaves the administrator's kubeconfig.
 const ADMIN: &str = "/var/lib/skiff/admin.kubeconfig";
@@ -54,7 +54,9 @@ fn load(global: &Global) -> Result<Kubeconfig, Failure> {
     let mut merged: Option<Kubeconfig> = None;
     for file in &files {
         let text = match std::fs::metadata(file) {
-            Ok(_) => Kubeconfig::read_from(file).because(format!("error: kubeconfig {}", file.display()))?,
+            Ok(_) => Kubeconfig::read_from(file)
+                .map_err(first_line)
+                .because(format!("error: kubeconfig {}", file.display()))?,
             Err(error) if error.kind() == ErrorKind::NotFound && global.kubeconfig.is_none() => continue,
             Err(error) => return Err(Failure::new(format!("error: kubeconfig {}: {error}", file.display()))),
         };

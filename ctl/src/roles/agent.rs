@@ -13,7 +13,7 @@ use client::{Client, connect};
 use tokio::io::AsyncReadExt;
 use tokio::process::{ChildStdin, Command};
 
-use super::join::{Membership, join};
+use super::join::{Membership, join, renew};
 use super::lock::Lock;
 use super::node::{Cluster, Node, NodeConfig};
 use super::place::Place;
@@ -63,11 +63,17 @@ impl AgentRole {
 
     async fn serve(self) -> Result<ExitCode, Failure> {
         let mut end = process::Signals::new()?;
-        let data_dir = facts::data_dir(&self.data_dir)?;
         let name = match &self.node_name {
             Some(name) => name.clone(),
             None => facts::host_name()?,
         };
+        if let Some(problem) = api::name::subdomain_name(&name, false).first() {
+            let name = api::field::quote(&name);
+            return Err(Failure::usage(format!(
+                "{name} can't be a node's name, choose one with --node-name: {problem}"
+            )));
+        }
+        let data_dir = facts::data_dir(&self.data_dir)?;
         let place = Place::new(&data_dir, &name);
         let _lock = Lock::take(&place.data)?;
         let address = self.node_ip.unwrap_or_else(facts::main_address);
@@ -104,14 +110,29 @@ impl AgentRole {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// What an earlier join gave if it is still right, else joins.
+    /// What an earlier join gave, renewed where it does not fit any more; else joins.
     async fn membership(&self, place: &Place, address: Ipv4Addr) -> Result<Membership, Failure> {
-        let known = Membership::load(&place.data)?.filter(|known| {
-            let same_server = self.server.as_ref().is_none_or(|server| *server == known.server);
-            same_server && known.node_name == place.name && known.node_ip == IpAddr::V4(address)
-        });
-        if let Some(known) = known.filter(Membership::is_fresh) {
-            return Ok(known);
+        let address = IpAddr::V4(address);
+        let known = Membership::load(&place.data)?.filter(|known| known.node_name == place.name);
+        if let Some(known) = known {
+            let server = self.server.as_ref().unwrap_or(&known.server);
+            let fits = *server == known.server && known.node_ip == address;
+            if fits && known.is_fresh() {
+                return Ok(known);
+            }
+            match renew(&place.data, server, &known, address).await {
+                Ok(renewed) => return Ok(renewed),
+                // The server may be away. The certificates need not be over yet.
+                Err(failure) if fits && self.token.is_none() => {
+                    tracing::warn!(%failure, "the node's certificates are not renewed");
+                    return Ok(known);
+                }
+                // It may be another cluster now.
+                Err(failure) if self.token.is_some() => {
+                    tracing::info!(%failure, "joining with the token");
+                }
+                Err(failure) => return Err(failure),
+            }
         }
         let Some(server) = &self.server else {
             return Err(Failure::usage("skiff agent needs --server URL the first time"));
@@ -121,7 +142,7 @@ impl AgentRole {
                 "skiff agent needs --token the first time: get one with `skiff token create` on the server",
             ));
         };
-        join(&place.data, server, token, &place.name, address.into()).await
+        join(&place.data, server, token, &place.name, address).await
     }
 }
 

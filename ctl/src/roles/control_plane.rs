@@ -1,5 +1,6 @@
 //! API server, scheduler and controllers in this process.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -317,10 +318,25 @@ impl ControlPlane {
     }
 }
 
+/// Says why a port can't be listened on, and by which flag another is taken.
+pub(crate) fn no_listener(who: &str, address: SocketAddr, error: &io::Error, flag: &str) -> Failure {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!(
+                "; another process listens on port {}: end it, or take another with {flag}",
+                address.port()
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => "; this machine does not have that address".to_owned(),
+        _ => String::new(),
+    };
+    Failure::new(format!("{who} at {address}: {error}{advice}"))
+}
+
 /// Listens where the user said, and where nodes and pods come from, on the same port.
 async fn listen(bind: SocketAddr, address: IpAddr) -> Result<Vec<TcpListener>, Failure> {
     let at = |address: SocketAddr| async move {
-        TcpListener::bind(address).await.because(format!("API server at {address}"))
+        TcpListener::bind(address).await.map_err(|error| no_listener("API server", address, &error, "--bind"))
     };
     let first = at(bind).await?;
     let port = first.local_addr().because("listener")?.port();

@@ -10,7 +10,7 @@ use apiserver::pki::join_token::JoinToken;
 use apiserver::pki::{self, Profile};
 use base::Clock;
 use bytes::Bytes;
-use http::{Method, Request, Uri};
+use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -53,7 +53,7 @@ impl Membership {
         }
     }
 
-    /// False when the certificates are near their end: it is time to join again.
+    /// False when the certificates are near their end: it is time to renew them.
     pub(crate) fn is_fresh(&self) -> bool {
         pki::is_fresh(&self.granted.client_certificate, Clock::system().now())
     }
@@ -66,7 +66,7 @@ impl Membership {
     }
 }
 
-/// Joins the cluster at `server`.
+/// Joins the cluster at `server` with a token.
 pub(crate) async fn join(
     dir: &Path,
     server: &str,
@@ -83,6 +83,33 @@ pub(crate) async fn join(
             "{server} is not the cluster that the token was made for: check --server, or get a token there with `skiff token create`"
         )));
     }
+    let trusted = pki::tls::client(&authority, None).because("TLS")?;
+    obtain(dir, server, trusted, Some(token.bearer()), node_name, node_ip).await
+}
+
+/// Gets new certificates by the right of those that the node has: they are old, or the node or the server has
+/// another address now.
+pub(crate) async fn renew(
+    dir: &Path,
+    server: &str,
+    known: &Membership,
+    node_ip: IpAddr,
+) -> Result<Membership, Failure> {
+    let own = (known.granted.client_certificate.as_str(), known.client_key.as_str());
+    let trusted = pki::tls::client(&known.granted.ca, Some(own)).because("TLS")?;
+    obtain(dir, server, trusted, None, &known.node_name, node_ip).await
+}
+
+/// Makes keys, has the server sign certificates for them, and keeps both.
+async fn obtain(
+    dir: &Path,
+    server: &str,
+    trusted: rustls::ClientConfig,
+    bearer: Option<String>,
+    node_name: &str,
+    node_ip: IpAddr,
+) -> Result<Membership, Failure> {
+    let uri: Uri = server.parse().because(format!("--server {server}"))?;
     let request = |profile: &Profile| pki::signing_request(profile).because("certificate signing request");
     let name = format!("system:node:{node_name}");
     let (client_csr, client_key) = request(&Profile::client(&name, &["system:nodes"]))?;
@@ -91,9 +118,7 @@ pub(crate) async fn join(
     let wanted =
         JoinRequest { node_name: node_name.to_owned(), addresses: vec![node_ip], client_csr, serving_csr };
     let body = serde_json::to_vec(&wanted).because("join request")?;
-    let trusted = pki::tls::client(&authority, None).because("TLS")?;
-    let answer =
-        exchange(&uri, trusted, Method::POST, "/skiff/join", Some(token.bearer()), body.into()).await?;
+    let answer = exchange(&uri, trusted, Method::POST, "/skiff/join", bearer, body.into()).await?;
     let granted: JoinResponse = serde_json::from_slice(&answer).because(format!("{server}/skiff/join"))?;
     let membership = Membership {
         server: server.to_owned(),
@@ -134,6 +159,7 @@ async fn exchange(
             .uri(path)
             .header(http::header::HOST, format!("{host}:{port}"))
             .header(http::header::CONTENT_TYPE, "application/json");
+        let by_token = bearer.is_some();
         if let Some(bearer) = bearer {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {bearer}"));
         }
@@ -144,6 +170,13 @@ async fn exchange(
             let body = Limited::new(answer.into_body(), MOST).collect().await.because(&about)?.to_bytes();
             if status.is_success() {
                 return Ok(body.to_vec());
+            }
+            if by_token && status == StatusCode::UNAUTHORIZED {
+                let server = server.to_string();
+                return Err(Failure::new(format!(
+                    "the token is not known to {}, or it has expired: get another with `skiff token create` there",
+                    server.trim_end_matches('/')
+                )));
             }
             let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
             let said = said["message"].as_str().unwrap_or_default();

@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use base::{Clock, Random, Tasks};
 use client::Client;
 use network::{Cidr, NodeNetwork};
-use nodeagent::Agent;
+use nodeagent::{Agent, StartError};
 use runtime::{NetworkError, PodNetwork, Runtime, SandboxNetwork};
 
+use super::control_plane::no_listener;
 use super::place::Place;
 use crate::Failure;
 use crate::failure::Because;
@@ -109,7 +110,12 @@ impl Node {
             cgroup_root: place.cgroup_root.clone(),
         })
         .await
-        .because(about("agent"))?;
+        .map_err(|error| match error {
+            StartError::Listen { address, source } => {
+                no_listener(&about("kubelet API"), address, &source, "--agent-port")
+            }
+            error => Failure::new(format!("{}: {error}", about("agent"))),
+        })?;
         Ok(Self { agent, tasks })
     }
 

@@ -20,7 +20,7 @@ use rustls_pki_types::pem::PemObject;
 
 use super::{DATA_DIR, process};
 use crate::Failure;
-use crate::failure::Because;
+use crate::failure::{Because, first_line};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {
@@ -44,6 +44,7 @@ impl Token {
         process::run(async move {
             let path = data_dir.join("admin.kubeconfig");
             let client = connect::kubeconfig(&path, None).await.map_err(|error| {
+                let error = first_line(error);
                 Failure::new(format!("{error}: run this on the machine of the server, with its --data-dir"))
             })?;
             let fingerprint = fingerprint(&path)?;
