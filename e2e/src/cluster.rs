@@ -3,19 +3,21 @@
 //! Whatever happens to the test, nothing stays: dropping the cluster takes it down, and a guard process does so when
 //! the test itself is killed.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use client::{Cache, CacheConfig, Client};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
-use crate::machine::ADDRESS;
+use crate::machine::{self, ADDRESS};
 
 /// How long anything that a test waits for may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -86,7 +88,7 @@ impl Cluster {
 
     /// Waits for the line that says that the cluster is ready. The process may not end before.
     fn wait_ready(&mut self) {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         while !self.log().contains("skiff is up at") {
             if let Ok(Some(status)) = self.up.try_wait() {
                 panic!("skiff up ended with {status}: {}", self.log());
@@ -158,11 +160,7 @@ impl Cluster {
             + Sync
             + 'static,
     {
-        let (clock, random) = (base::Clock::system(), base::Random::system());
-        let client = self.client().await;
-        let cache = Cache::start(&self.tasks, client, clock, random, CacheConfig::default());
-        within("the first list", cache.synced()).await;
-        cache
+        filled(&self.tasks, self.client().await).await
     }
 }
 
@@ -215,6 +213,29 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// A cache of all objects of a kind, filled.
+pub async fn filled<K>(tasks: &base::Tasks, client: Client) -> Cache<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (clock, random) = (base::Clock::system(), base::Random::system());
+    let cache = Cache::start(tasks, client, clock, random, CacheConfig::default());
+    within("the first list", cache.synced()).await;
+    cache
+}
+
+/// How long it takes from `started` until the API says that it is ready.
+pub async fn ready_after(started: Instant, client: &Client) -> Duration {
+    loop {
+        let request = http::Request::get("/readyz").body(Vec::new()).expect("a request");
+        match client.request_text(request).await {
+            Ok(said) if said == "ok" => return started.elapsed(),
+            other => assert!(started.elapsed() < PATIENCE, "the API does not come back: {other:?}"),
+        }
+        pause();
+    }
+}
+
 /// What a future gives, if it does so within [`PATIENCE`].
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
@@ -224,11 +245,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Returns what `look` finds in a cache, now or after a change of it.
-pub async fn eventually<K, T>(
-    what: &str,
-    cache: &Cache<K>,
-    mut look: impl FnMut(&[std::sync::Arc<K>]) -> Option<T>,
-) -> T
+pub async fn eventually<K, T>(what: &str, cache: &Cache<K>, mut look: impl FnMut(&[Arc<K>]) -> Option<T>) -> T
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
@@ -256,13 +273,46 @@ pub fn is_ready(pod: &Pod) -> bool {
 }
 
 /// The pods with the label `app` of this value.
-pub fn of_app<'a>(
-    pods: &'a [std::sync::Arc<Pod>],
-    app: &'a str,
-) -> impl Iterator<Item = &'a std::sync::Arc<Pod>> {
+pub fn of_app<'a>(pods: &'a [Arc<Pod>], app: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
     pods.iter().filter(move |pod| {
         pod.metadata.labels.as_ref().and_then(|labels| labels.get("app")).is_some_and(|value| value == app)
     })
+}
+
+/// Container id and restart count of every container of the app: the same as long as nothing was restarted.
+pub fn containers(pods: &[Arc<Pod>], app: &str) -> BTreeSet<(String, i32)> {
+    let statuses = of_app(pods, app).filter_map(|pod| pod.status.as_ref());
+    let statuses = statuses.flat_map(|status| status.container_statuses.iter().flatten());
+    statuses.map(|status| (status.container_id.clone().unwrap_or_default(), status.restart_count)).collect()
+}
+
+/// The containers of the app once it has as many pods as wanted, all ready.
+pub fn all_ready(pods: &[Arc<Pod>], app: &str, wanted: usize) -> Option<BTreeSet<(String, i32)>> {
+    let found: Vec<_> = of_app(pods, app).collect();
+    (found.len() == wanted && found.iter().all(|pod| is_ready(pod))).then(|| containers(pods, app))
+}
+
+/// The nodes that the app's pods are on.
+pub fn on_nodes(pods: &[Arc<Pod>], app: &str) -> BTreeSet<String> {
+    of_app(pods, app).filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect()
+}
+
+/// True if the node says that it is ready.
+pub fn node_is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// A file of the examples.
+pub fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/examples").join(name)
+}
+
+/// Runs a test on a machine of its own.
+pub fn alone<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
+    machine::isolate().expect("a network namespace: these tests need root");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(test());
 }
 
 /// The address of a node port on this machine.

@@ -19,11 +19,14 @@ pub fn isolate() -> io::Result<()> {
         "ip link set lan0 up",
         "ip route add default via 192.168.77.254 dev lan0",
     ] {
-        let mut words = command.split(' ');
-        let done = Command::new(words.next().unwrap_or_default()).args(words).status()?;
-        if !done.success() {
-            return Err(io::Error::other(format!("`{command}` failed")));
-        }
+        run(command)?;
     }
     Ok(())
+}
+
+/// Runs a command of words without spaces in the calling thread's namespace.
+pub(crate) fn run(command: &str) -> io::Result<()> {
+    let mut words = command.split(' ');
+    let done = Command::new(words.next().unwrap_or_default()).args(words).status()?;
+    if done.success() { Ok(()) } else { Err(io::Error::other(format!("`{command}` failed"))) }
 }

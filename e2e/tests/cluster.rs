@@ -3,39 +3,20 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use e2e::cluster::{Cluster, eventually, is_ready, node_port, of_app, pause, text, within};
-use e2e::{machine, web};
+use e2e::cluster::{
+    Cluster, all_ready, alone, eventually, example, is_ready, node_is_ready, node_port, of_app, on_nodes,
+    pause, ready_after, text, within,
+};
+use e2e::load::Load;
+use e2e::web;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
-
-/// Runs a test on a machine of its own.
-fn alone<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
-    machine::isolate().expect("a network namespace: these tests need root");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(test());
-}
-
-fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/examples").join(name)
-}
-
-/// Container id and restart count of every container of the app: the same as long as nothing was restarted.
-fn containers(pods: &[Arc<Pod>], app: &str) -> BTreeSet<(String, i32)> {
-    let statuses = of_app(pods, app).filter_map(|pod| pod.status.as_ref());
-    let statuses = statuses.flat_map(|status| status.container_statuses.iter().flatten());
-    statuses.map(|status| (status.container_id.clone().unwrap_or_default(), status.restart_count)).collect()
-}
-
-fn all_ready(pods: &[Arc<Pod>], app: &str, wanted: usize) -> Option<BTreeSet<(String, i32)>> {
-    let found: Vec<_> = of_app(pods, app).collect();
-    (found.len() == wanted && found.iter().all(|pod| is_ready(pod))).then(|| containers(pods, app))
-}
+use sha2::{Digest, Sha256};
 
 /// Asks a service until it answers: each node learns of its endpoints in its own time.
 fn answer(port: u16) -> String {
@@ -50,45 +31,6 @@ fn answer_at(address: std::net::SocketAddr) -> String {
             other if started.elapsed() > e2e::cluster::PATIENCE => panic!("{address}: {other:?}"),
             _ => pause(),
         }
-    }
-}
-
-/// Asks a service all the time, from threads in the calling thread's network namespace.
-struct Load {
-    stop: Arc<AtomicBool>,
-    asked: Arc<AtomicU64>,
-    threads: Vec<std::thread::JoinHandle<Vec<String>>>,
-}
-
-impl Load {
-    fn start(port: u16) -> Self {
-        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let client = || {
-            let (stop, asked) = (stop.clone(), asked.clone());
-            std::thread::spawn(move || {
-                let mut failures = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    match web::get(node_port(port), "/", Duration::from_secs(5)) {
-                        Ok((200, _)) => {}
-                        Ok((code, body)) => failures.push(format!("{code} {body}")),
-                        Err(error) => failures.push(error.to_string()),
-                    }
-                    asked.fetch_add(1, Ordering::Relaxed);
-                    pause();
-                }
-                failures
-            })
-        };
-        let threads = vec![client(), client()];
-        Self { stop, asked, threads }
-    }
-
-    /// How many requests were made, and what went wrong with any.
-    fn end(self) -> (u64, Vec<String>) {
-        self.stop.store(true, Ordering::Relaxed);
-        let failures =
-            self.threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect();
-        (self.asked.load(Ordering::Relaxed), failures)
     }
 }
 
@@ -113,7 +55,7 @@ fn an_application_runs_is_updated_without_a_failed_request_and_heals() {
         // A new version takes over under load.
         let client = cluster.client().await;
         let deployments: Api<Deployment> = Api::default_namespaced(client.clone());
-        let load = Load::start(30080);
+        let load = Load::start(&[node_port(30080)]);
         let image = |tag: &str| {
             let container = json!({"name": "hello", "image": format!("skiff.local/hello:{tag}")});
             Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [container]}}}}))
@@ -181,7 +123,7 @@ fn containers_and_services_outlive_a_crash_of_the_control_plane() {
         let pods = cluster.cache::<Pod>().await;
         let before = eventually("three ready pods", &pods, |pods| all_ready(pods, "hello", 3)).await;
         answer(30080);
-        let load = Load::start(30080);
+        let load = Load::start(&[node_port(30080)]);
         cluster.kill();
         let (asked, failures) = load.end();
         assert!(
@@ -189,15 +131,13 @@ fn containers_and_services_outlive_a_crash_of_the_control_plane() {
             "{} of {asked} failed without a control plane: {failures:?}",
             failures.len()
         );
-        let load = Load::start(30080);
-        let killed = Instant::now();
+        let load = Load::start(&[node_port(30080)]);
+        let client = cluster.client().await;
+        let started = Instant::now();
         cluster.start_again();
-        let api = std::net::SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), 6443);
-        while std::net::TcpStream::connect(api).is_err() {
-            assert!(killed.elapsed() < e2e::cluster::PATIENCE, "the API does not come back");
-            pause();
-        }
-        println!("the API is back {:.2} s after the start", killed.elapsed().as_secs_f32());
+        let took = ready_after(started, &client).await;
+        println!("/readyz is ok {:.2} s after the start", took.as_secs_f32());
+        assert!(took < Duration::from_secs(2), "/readyz took {took:?} to be ok");
         let pods = cluster.cache::<Pod>().await;
         let after = eventually("the same pods", &pods, |pods| all_ready(pods, "hello", 3)).await;
         assert_eq!(before, after, "no container was restarted");
@@ -266,15 +206,6 @@ fn internal_ip(node: &Node) -> Option<String> {
     Some(addresses.iter().find(|address| address.type_ == "InternalIP")?.address.clone())
 }
 
-fn node_is_ready(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
-fn on_nodes(pods: &[Arc<Pod>], app: &str) -> BTreeSet<String> {
-    of_app(pods, app).filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect()
-}
-
 fn ip(arguments: &[&str]) -> String {
     let output = std::process::Command::new("ip").args(arguments).output().expect("ip runs");
     assert!(output.status.success(), "ip {arguments:?}: {}", text(&output.stderr));
@@ -336,7 +267,13 @@ fn nothing_is_left_after_down() {
         let pods = cluster.cache::<Pod>().await;
         eventually("a ready pod", &pods, |pods| all_ready(pods, "configured", 1)).await;
         let dir = cluster.dir().to_string_lossy().into_owned();
-        assert!(traces(&dir).iter().any(|trace| trace.starts_with("mount")), "the test can see traces");
+        let before = traces(&dir);
+        for kind in ["mount", "process", "directory", "cgroup", "table"] {
+            assert!(
+                before.iter().any(|trace| trace.starts_with(kind)),
+                "the test can see a {kind}: {before:?}"
+            );
+        }
         drop(cluster);
         assert_eq!(traces(&dir), Vec::<String>::new());
         let links = ip(&["-o", "link", "show"]);
@@ -357,28 +294,29 @@ fn traces(dir: &str) -> Vec<String> {
             found.push(format!("process {line}"));
         }
     }
-    if Path::new(dir).exists() {
-        found.push(format!("directory {dir}"));
+    let id = id(dir);
+    for path in [dir.to_owned(), format!("/run/skiff/{id}")] {
+        if Path::new(&path).exists() {
+            found.push(format!("directory {path}"));
+        }
     }
+    let hierarchies = mounts.lines().filter(|line| line.contains(" - cgroup"));
+    for hierarchy in hierarchies.filter_map(|line| line.split(' ').nth(4)) {
+        for entry in std::fs::read_dir(hierarchy).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&format!("skiff-{id}")) {
+                found.push(format!("cgroup {}", entry.path().display()));
+            }
+        }
+    }
+    // The test's network namespace is its own, so every table in it counts.
+    let tables = std::process::Command::new("nft").args(["list", "tables"]).output().expect("nft runs");
+    found.extend(text(&tables.stdout).lines().map(str::to_owned));
     found
 }
 
-#[test]
-fn bad_usage_is_told_in_one_line() {
-    let cases: [(&[&str], &str); 5] = [
-        (&["up", "--nodes", "0"], "--nodes"),
-        (&["up", "--store", "etcd"], "--etcd-endpoints"),
-        (&["agent", "--token", "x"], "--token"),
-        (&["frobnicate"], "frobnicate"),
-        (&["up", "--bind", "nowhere"], "--bind"),
-    ];
-    for (arguments, expected) in cases {
-        let output = std::process::Command::new(e2e::cluster::skiff()).args(arguments).output().unwrap();
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
-        assert!(said.contains(expected), "{said}");
-    }
+/// The name that a data directory has in the kernel, as ARCHITECTURE.md gives it.
+fn id(dir: &str) -> String {
+    Sha256::digest(dir.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]
