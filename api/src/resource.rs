@@ -298,6 +298,14 @@ impl Resource {
         GroupVersionKind { group: self.group.clone(), version: self.version.clone(), kind: self.kind.clone() }
     }
 
+    /// Group and kind under which what is invalid is reported: of a view, those of what it shows.
+    pub fn reported_kind(&self) -> (&str, &str) {
+        match &self.backing {
+            Backing::View { storage, .. } => (&storage.group, &storage.kind),
+            _ => (&self.group, &self.kind),
+        }
+    }
+
     /// Group and plural name, for messages.
     pub fn group_resource(&self) -> GroupResource<'_> {
         GroupResource::new(&self.group, &self.plural)

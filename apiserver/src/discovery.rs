@@ -1,15 +1,14 @@
-//! Discovery, version and OpenAPI: what the server can do, derived from the resource table.
+//! Discovery and version: what the server can do, derived from the resource table.
 
 use std::net::SocketAddr;
 
+use api::discovery;
 use api::resource::Table;
 use api::status::Status;
-use api::{discovery, openapi};
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue, VARY};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::routes::{ROUTES, RouteRequest};
 use crate::{Body, respond};
@@ -85,68 +84,8 @@ pub async fn apis(request: RouteRequest<'_>) -> Result<Response<Body>, Status> {
     }
 }
 
-/// The media type under which older clients ask for the document of version 2.
-const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-
-/// GET /openapi/v2
-pub async fn openapi_v2(request: RouteRequest<'_>) -> Result<Response<Body>, Status> {
-    only_get(request.parts)?;
-    let document = openapi::v2(&request.server.registry.table(), GIT_VERSION);
-    let accepted = request.parts.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let protobuf = accepted.flat_map(|value| value.split(',')).find_map(|clause| {
-        let clause = clause.split(';').next().unwrap_or_default().trim();
-        // Older clients write an at sign, which newer parsers of media types refuse.
-        match clause {
-            "application/json" | "*/*" => Some(false),
-            _ => (clause.replace("v2@v1", "v2.v1") == GNOSTIC).then_some(true),
-        }
-    });
-    let (media, bytes) = match protobuf {
-        Some(true) => (GNOSTIC, openapi::protobuf(&document)),
-        _ => ("application/json", serde_json::to_vec(&document).map_err(Status::internal)?),
-    };
-    let tag = format!("\"{}\"", digest(&bytes));
-    if request.parts.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
-        return Ok(respond::with(StatusCode::NOT_MODIFIED, media, Vec::new()));
-    }
-    let mut response = respond::with(StatusCode::OK, media, bytes);
-    response.headers_mut().insert(ETAG, HeaderValue::from_str(&tag).map_err(Status::internal)?);
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-    Ok(response)
-}
-
-/// GET /openapi/v3 and what its index names
-pub async fn openapi_v3(request: RouteRequest<'_>) -> Result<Response<Body>, Status> {
-    only_get(request.parts)?;
-    let table = request.server.registry.table();
-    let path = request.info.path.trim_start_matches("/openapi/v3").trim_matches('/');
-    if path.is_empty() {
-        let paths: serde_json::Map<String, Value> = openapi::v3_paths(&table)
-            .into_iter()
-            .filter_map(|path| {
-                let document = openapi::v3(&table, &path, GIT_VERSION)?;
-                let url = format!("/openapi/v3/{path}?hash={}", digest(document.to_string().as_bytes()));
-                Some((path, json!({"serverRelativeURL": url})))
-            })
-            .collect();
-        return Ok(respond::json(&json!({"paths": paths})));
-    }
-    let document = openapi::v3(&table, path, GIT_VERSION).ok_or_else(Status::unknown_path)?;
-    let mut response = respond::json(&document);
-    // Who asks with the hash of the index asks for this very content: it can be kept for good.
-    if request.parts.uri.query().is_some_and(|query| query.contains("hash=")) {
-        let forever = HeaderValue::from_static("public, immutable");
-        response.headers_mut().insert(CACHE_CONTROL, forever);
-    }
-    Ok(response)
-}
-
-/// What tells one content from another.
-fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02X}")).collect()
-}
-
-fn only_get(parts: &Parts) -> Result<(), Status> {
+/// Refuses what is not reading.
+pub(crate) fn only_get(parts: &Parts) -> Result<(), Status> {
     if matches!(parts.method, http::Method::GET | http::Method::HEAD) {
         Ok(())
     } else {

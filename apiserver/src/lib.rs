@@ -8,6 +8,7 @@
 //! - [`server`]: starts and stops it all; [`pipeline`]: the way of a request; [`request`]: what a request asks for
 //! - [`registry`]: the verbs over every row of the resource table, and their subresources
 //! - [`cache`]: the watch cache that answers every read
+//! - [`discovery`], [`openapi`]: what the server can do
 //! - [`auth`], [`admission`], [`bootstrap`], [`pki`]: who may do what, and the objects that say so
 
 pub mod admission;
@@ -24,6 +25,7 @@ pub mod health;
 pub mod join;
 pub mod metrics;
 pub mod negotiate;
+pub mod openapi;
 pub mod pipeline;
 pub mod pki;
 pub mod registry;

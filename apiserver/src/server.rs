@@ -26,6 +26,7 @@ use crate::admission::Admission;
 use crate::auth::Auth;
 use crate::body::{BoxError, boxed};
 use crate::metrics::Metrics;
+use crate::openapi::Documents;
 use crate::registry::Registry;
 use crate::{Body, Config, Connection, UserInfo, bootstrap, pipeline, pki};
 
@@ -57,7 +58,8 @@ pub struct Server {
     pub admission: Admission,
     pub(crate) metrics: Metrics,
     pub(crate) agents: crate::agents::Agents,
-    tasks: Tasks,
+    pub(crate) documents: Documents,
+    pub(crate) tasks: Tasks,
     ready: AtomicBool,
     ending: AtomicBool,
 }
@@ -80,6 +82,7 @@ impl ApiServer {
             metrics: Metrics::default(),
             registry,
             agents,
+            documents: Documents::default(),
             tasks,
             ready: AtomicBool::new(false),
             ending: AtomicBool::new(false),

@@ -8,6 +8,7 @@ mod describe;
 mod discovery;
 mod edit;
 mod exec;
+mod explain;
 mod get;
 mod global;
 mod image;
@@ -85,7 +86,7 @@ pub(crate) enum Command {
     /// Print the supported API versions on the server, in the form of "group/version"
     ApiVersions,
     /// Get documentation for a resource
-    Explain(discovery::Explain),
+    Explain(explain::Explain),
     /// Display cluster information
     ClusterInfo,
     /// Modify kubeconfig files

@@ -1,9 +1,12 @@
 //! The rules of rbac.authorization.k8s.io/v1 ClusterRole.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use serde_json::Value;
 
 use super::{
-    check::{list, selector},
+    check::{list, selector, selector_matches},
     role,
 };
 use crate::{
@@ -26,7 +29,11 @@ impl Kind for ClusterRole {
                 errors.push(FieldError::required(&path, detail));
             }
             for (i, entry) in selectors.iter().enumerate() {
-                selector(&mut errors, &path.index(i), Some(entry));
+                let at = path.index(i);
+                selector(&mut errors, &at, Some(entry));
+                if selector_matches(entry, &BTreeMap::new()).is_none() {
+                    errors.push(FieldError::invalid(&at, Value::Null, "invalid label selector."));
+                }
             }
         }
         errors

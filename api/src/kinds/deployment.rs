@@ -7,7 +7,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     cells::{age, containers},
@@ -222,7 +222,11 @@ fn strategy(errors: &mut Errors, strategy: &DeploymentStrategy, path: &Path) {
             Some(rolling) => rolling_update(errors, rolling, &at),
         },
         _ => {
-            let shown = BadValue::of(strategy);
+            // Upstream shows its own struct.
+            let rolling = strategy.rolling_update.as_ref().map(
+                |rolling| json!({"MaxUnavailable": rolling.max_unavailable, "MaxSurge": rolling.max_surge}),
+            );
+            let shown = json!({"Type": strategy.type_, "RollingUpdate": rolling});
             errors.push(FieldError::not_supported(path, shown, &["Recreate", "RollingUpdate"]));
         }
     }

@@ -42,9 +42,7 @@ impl Kind for EndpointSlice {
     fn set_defaults(&mut self) {
         for port in self.ports.iter_mut().flatten() {
             port.name.get_or_insert_default();
-            if text(&port.protocol).is_empty() {
-                port.protocol = Some("TCP".to_owned());
-            }
+            port.protocol.get_or_insert_with(|| "TCP".to_owned());
         }
         for endpoint in self.endpoints.iter_mut().flatten() {
             endpoint.conditions.get_or_insert_default();

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{
     cells::since,
     check::{dns_subdomain, qualified_name, required, text},
+    role,
 };
 use crate::{
     field::{Errors, FieldError, Path},
@@ -47,7 +48,7 @@ pub(super) const COLUMNS: &[Column] = &[
 
 impl Kind for Event {
     // Events of the core are checked as they always were: hardly. Their metadata is looked at in `validate`.
-    const NAME: Option<NameRule> = None;
+    const NAME: Option<NameRule> = Some(role::any_path_segment);
     const CREATE_ON_UPDATE: bool = true;
     const COLUMNS: &'static [Column] = COLUMNS;
     const FIELDS: &'static [&'static str] = &[

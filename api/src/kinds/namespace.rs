@@ -64,6 +64,8 @@ impl Kind for Namespace {
 
     fn prepare_delete(&mut self) {
         self.status.get_or_insert_default().phase = Some("Terminating".to_owned());
+        // A namespace goes when it is empty, not after a time.
+        self.metadata.deletion_grace_period_seconds = None;
     }
 
     fn validate(&self) -> Errors {

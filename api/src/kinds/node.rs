@@ -83,6 +83,12 @@ impl Kind for Node {
     }
 
     fn validate_update(&self, old: &Self) -> Errors {
+        let mut errors = self.validate();
+        errors.extend(self.validate_status(old));
+        errors
+    }
+
+    fn validate_status(&self, old: &Self) -> Errors {
         let mut errors = Errors::new();
         let (empty_spec, empty_status) = (NodeSpec::default(), NodeStatus::default());
         let (spec, old_spec) =
@@ -113,10 +119,6 @@ impl Kind for Node {
             errors.push(FieldError::forbidden(&at.child("externalID"), "may not be updated"));
         }
         errors
-    }
-
-    fn validate_status(&self, old: &Self) -> Errors {
-        self.validate_update(old)
     }
 
     fn warnings(&self, old: Option<&Self>) -> Vec<String> {

@@ -35,6 +35,7 @@ use crate::{
 };
 
 impl Kind for Pod {
+    const RETURNS_DELETED: bool = true;
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::text("Ready").about(

@@ -13,14 +13,17 @@ use super::{
         at_most_100_percent, generation, int_or_percent, nonnegative, one_of, same, selector,
         selector_is_empty,
     },
+    role,
 };
 use crate::{
     field::{BadValue, Errors, FieldError, Path},
+    name::NameRule,
     object::{Kind, name_cell},
     resource::Column,
 };
 
 impl Kind for PodDisruptionBudget {
+    const NAME: Option<NameRule> = Some(role::any_path_segment);
     const UNCONDITIONAL_UPDATE: bool = false;
     const COLUMNS: &'static [Column] = &[
         Column::name(),

@@ -1,7 +1,7 @@
 //! The rules of rbac.authorization.k8s.io/v1 Role, and what all kinds of RBAC have in common.
 
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleRef, Subject};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::check::{dns_subdomain, list, one_of, problems, text};
 use crate::{
@@ -112,13 +112,7 @@ fn subject(errors: &mut Errors, subject: &Subject, namespaced: bool, path: &Path
                 errors.push(FieldError::required(&path.child("namespace"), ""));
             }
         }
-        kind @ ("User" | "Group") => {
-            if name.is_empty() {
-                let detail = format!("{} name cannot be empty", kind.to_lowercase());
-                errors.push(FieldError::invalid(&name_at, name, detail));
-            }
-            one_of(errors, &group_at, group, &[GROUP]);
-        }
+        "User" | "Group" => one_of(errors, &group_at, group, &[GROUP]),
         other => one_of(errors, &path.child("kind"), other, &["ServiceAccount", "User", "Group"]),
     }
 }
@@ -126,7 +120,9 @@ fn subject(errors: &mut Errors, subject: &Subject, namespaced: bool, path: &Path
 /// The role of a binding is for good: one could give it to others by changing it.
 pub(super) fn same_role(errors: &mut Errors, new: &RoleRef, old: &RoleRef) {
     if new != old {
-        errors.push(FieldError::invalid(&Path::new("roleRef"), BadValue::of(new), "cannot change roleRef"));
+        // Upstream shows its own struct.
+        let shown = json!({"APIGroup": text(&new.api_group), "Kind": new.kind, "Name": new.name});
+        errors.push(FieldError::invalid(&Path::new("roleRef"), shown, "cannot change roleRef"));
     }
 }
 

@@ -3,17 +3,20 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{core::v1::ResourceRequirements, node::v1::RuntimeClass};
+use k8s_openapi::api::{
+    core::v1::{ResourceRequirements, Toleration},
+    node::v1::RuntimeClass,
+};
 use serde_json::Value;
 
 use super::{
     amount::canonical_list,
     cells::age,
-    check::{dns_label, immutable, list},
+    check::{dns_label, immutable, list, text},
     pod::{affinity::validate_tolerations, resources},
 };
 use crate::{
-    field::{Errors, Path},
+    field::{BadValue, Errors, FieldError, Path},
     meta,
     object::{Kind, name_cell},
     resource::Column,
@@ -53,13 +56,21 @@ impl Kind for RuntimeClass {
             if let Some(labels) = &scheduling.node_selector {
                 errors.extend(meta::validate_labels(labels, &path.child("nodeSelector")));
             }
-            validate_tolerations(&mut errors, list(&scheduling.tolerations), &path.child("tolerations"));
+            let at = path.child("tolerations");
+            validate_tolerations(&mut errors, list(&scheduling.tolerations), &at);
+            let mut seen = BTreeSet::new();
+            for (i, toleration) in list(&scheduling.tolerations).iter().enumerate() {
+                let Toleration { key, operator, value, effect, .. } = toleration;
+                if !seen.insert([key, operator, value, effect].map(text)) {
+                    errors.push(FieldError::duplicate(&at.index(i), BadValue::of(toleration)));
+                }
+            }
         }
         errors
     }
 
     fn validate_update(&self, old: &Self) -> Errors {
-        let mut errors = Errors::new();
+        let mut errors = self.validate();
         immutable(&mut errors, &Path::new("handler"), &self.handler, &old.handler);
         errors
     }

@@ -23,9 +23,13 @@ use crate::{
     resource::Column,
 };
 
+/// The type of a service that has no address: it is another name for something elsewhere.
+const EXTERNAL: &str = "ExternalName";
+
 impl Kind for Service {
     const NAME: Option<NameRule> = Some(name::label1035_name);
     const CREATE_ON_UPDATE: bool = true;
+    const RETURNS_DELETED: bool = true;
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::text("Type").about(
@@ -144,7 +148,12 @@ impl Kind for Service {
     fn validate(&self) -> Errors {
         let mut errors = Errors::new();
         let empty = ServiceSpec::default();
-        validation::validate(&mut errors, &self.metadata, self.spec.as_ref().unwrap_or(&empty));
+        let spec = self.spec.as_ref().unwrap_or(&empty);
+        // Upstream gives the addresses before it looks at the rest: what is wrong with them is all that it says.
+        clusterips::validate(&mut errors, spec);
+        if errors.is_empty() {
+            validation::validate(&mut errors, &self.metadata, spec);
+        }
         errors
     }
 
@@ -152,6 +161,10 @@ impl Kind for Service {
         let mut errors = Errors::new();
         let empty = ServiceSpec::default();
         let (spec, old) = (self.spec.as_ref().unwrap_or(&empty), old.spec.as_ref().unwrap_or(&empty));
+        clusterips::validate(&mut errors, spec);
+        if !errors.is_empty() {
+            return errors;
+        }
         clusterips::validate_update(&mut errors, spec, old);
         validation::validate_update(&mut errors, spec, old);
         errors.extend(self.validate());
@@ -292,7 +305,7 @@ fn needs_health_check(spec: &ServiceSpec) -> bool {
 /// What an old client sends along unchanged, though it has no meaning for the new type.
 fn drop_fields_of_old_type(spec: &mut ServiceSpec, old: &ServiceSpec) {
     let becomes = |of: &[&str]| of.contains(&text(&old.type_)) && !of.contains(&text(&spec.type_));
-    let no_address = becomes(&["ClusterIP", "NodePort", "LoadBalancer"]);
+    let no_address = text(&old.type_) != EXTERNAL && text(&spec.type_) == EXTERNAL;
     let no_ports = becomes(&["NodePort", "LoadBalancer"]);
     let no_balancer = becomes(&["LoadBalancer"]);
     if no_address && list(&spec.cluster_ips) == list(&old.cluster_ips) && spec.cluster_ip == old.cluster_ip {

@@ -16,6 +16,7 @@ use crate::{
 const MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
 
 impl Kind for ServiceAccount {
+    const RETURNS_DELETED: bool = true;
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::text("Secrets").about(

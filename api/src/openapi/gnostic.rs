@@ -3,23 +3,31 @@
 
 use serde_json::{Map, Value};
 
-/// Encodes a document.
-pub fn encode(document: &Value) -> Vec<u8> {
+/// Encodes a document of these parts.
+pub(super) fn encode(
+    info: &Value,
+    paths: impl Iterator<Item = (String, Value)>,
+    definitions: impl Iterator<Item = (String, Value)>,
+) -> Vec<u8> {
     let mut out = Message::default();
-    out.text(1, &document["swagger"]);
-    out.message(2, |info| {
-        info.text(1, &document["info"]["title"]);
-        info.text(2, &document["info"]["version"]);
+    out.string(1, "2.0");
+    out.message(2, |message| {
+        message.text(1, &info["title"]);
+        message.text(2, &info["version"]);
     });
-    out.message(8, |paths| {
-        for (path, item) in entries(&document["paths"]) {
-            paths.message(2, |named| {
-                named.string(1, path);
-                named.message(2, |message| path_item(message, item));
+    out.message(8, |message| {
+        for (path, item) in paths {
+            message.message(2, |named| {
+                named.string(1, &path);
+                named.message(2, |message| path_item(message, &item));
             });
         }
     });
-    out.message(9, |definitions| named_schemas(definitions, &document["definitions"]));
+    out.message(9, |message| {
+        for (name, made) in definitions {
+            named_schema(message, &name, &made);
+        }
+    });
     out.0
 }
 
@@ -95,13 +103,11 @@ fn parameter(out: &mut Message, parameter: &Value) {
     }
 }
 
-fn named_schemas(out: &mut Message, schemas: &Value) {
-    for (name, made) in entries(schemas) {
-        out.message(1, |named| {
-            named.string(1, name);
-            named.message(2, |message| schema(message, made));
-        });
-    }
+fn named_schema(out: &mut Message, name: &str, made: &Value) {
+    out.message(1, |named| {
+        named.string(1, name);
+        named.message(2, |message| schema(message, made));
+    });
 }
 
 fn schema(out: &mut Message, value: &Value) {
@@ -127,7 +133,11 @@ fn schema(out: &mut Message, value: &Value) {
         out.message(23, |item| item.message(1, |message| schema(message, of)));
     }
     if let Some(properties) = value.get("properties") {
-        out.message(25, |message| named_schemas(message, properties));
+        out.message(25, |message| {
+            for (name, made) in entries(properties) {
+                named_schema(message, name, made);
+            }
+        });
     }
     extensions(out, 31, value);
 }

@@ -24,13 +24,20 @@ struct Operation<'a> {
     collection: bool,
 }
 
+impl Operation<'_> {
+    /// It opens a connection to something else; its options are parameters of the URL.
+    fn connects(&self) -> bool {
+        self.kind.kind.ends_with("Options")
+    }
+}
+
 /// All paths of the rows.
-pub(super) fn of(rows: &[&Resource], version: Version) -> Value {
+pub(super) fn of(rows: &[&Resource], version: Version) -> Map<String, Value> {
     let mut paths = Map::new();
     for row in rows {
         add(row, version, &mut paths);
     }
-    paths.into()
+    paths
 }
 
 fn add(row: &Resource, version: Version, paths: &mut Map<String, Value>) {
@@ -148,18 +155,24 @@ impl Maker<'_> {
         };
         let group_version = format!("{group}{}", capitalized(&row.version));
         let scope = if namespaced { "Namespaced" } else { "" };
-        let id = format!("{}{group_version}{scope}{}{}", operation.id, row.kind, operation.suffix);
+        let connect = operation.connects();
+        let (verb, method) = match connect {
+            true => ("connect", capitalized(operation.method)),
+            false => (operation.id, String::new()),
+        };
+        let id = format!("{verb}{group_version}{method}{scope}{}{}", row.kind, operation.suffix);
         let mut tag = group;
         tag.replace_range(..1, &tag[..1].to_ascii_lowercase());
         let kind = operation.kind;
         let mut made = object([
             ("operationId", id.into()),
             ("tags", json!([format!("{tag}_{}", row.version)])),
-            ("x-kubernetes-action", operation.action.into()),
+            ("x-kubernetes-action", if connect { "connect" } else { operation.action }.into()),
             ("x-kubernetes-group-version-kind", gvk(&kind.group, &kind.version, &kind.kind)),
         ]);
-        let mut parameters = self.query(operation);
+        let mut parameters = if connect { Vec::new() } else { self.query(operation) };
         let body = match operation.method {
+            _ if connect => None,
             "post" | "put" => Some(self.definition(kind)),
             "patch" => Some(reference(self.version, "io.k8s.apimachinery.pkg.apis.meta.v1.Patch")),
             "delete" => Some(reference(self.version, "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")),
@@ -264,13 +277,13 @@ impl Maker<'_> {
         let answered = matches!(row.backing, Backing::Answered(_));
         let schema = match operation.method {
             "get" if operation.collection => self.definition(&list),
-            "get" if operation.kind.kind.ends_with("Options") || operation.suffix == "Log" => {
-                json!({"type": "string"})
-            }
+            "get" if operation.suffix == "Log" => json!({"type": "string"}),
+            _ if operation.connects() => json!({"type": "string"}),
             "delete" => status(),
             _ => self.definition(operation.kind),
         };
         let codes: &[(&str, &str)] = match operation.method {
+            _ if operation.connects() => &[("200", "OK")],
             "post" if answered => &[("200", "OK"), ("201", "Created")],
             "post" => &[("200", "OK"), ("201", "Created"), ("202", "Accepted")],
             "put" | "patch" => &[("200", "OK"), ("201", "Created")],

@@ -389,7 +389,8 @@ impl<'a> Decoder<'a> {
                 Err(error) => self.fail(error),
             };
         }
-        match time::parse(&text) {
+        let parsed = if matches!(shape, Shape::MicroTime) { time::parse_micro } else { time::parse };
+        match parsed(&text) {
             Ok(time) if time::is_zero(time) => Ok(None),
             Ok(time) if matches!(shape, Shape::Time) => Ok(Some(time::seconds(time).into())),
             Ok(time) => Ok(Some(time::micros(time).into())),
@@ -734,6 +735,8 @@ mod tests {
             (r#"{"a":1,}"#, "invalid character '}' looking for beginning of object key string"),
             (r#"{"a":[1 2]}"#, "invalid character '2' after array element"),
             (r#"{"a":nul}"#, "invalid character '}' in literal null (expecting 'l')"),
+            (r#"{"a":nul"#, "invalid character ' ' in literal null (expecting 'l')"),
+            (r#"{"a":1e"#, "invalid character ' ' in exponent of numeric literal"),
             (r#"{"a":01}"#, "invalid character '1' after object key:value pair"),
             (r#"{"a":-}"#, "invalid character '}' in numeric literal"),
             (r#"{} {}"#, "invalid character '{' after top-level value"),

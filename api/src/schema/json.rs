@@ -61,9 +61,15 @@ impl<'a> Reader<'a> {
 
     /// The character that is wrong here, or the end that came too soon.
     fn wrong<T>(&self, context: &str) -> Result<T> {
-        let Some(&c) = self.bytes.get(self.at) else {
-            return Err(Syntax("unexpected end of JSON input".to_owned()));
-        };
+        match self.bytes.get(self.at) {
+            Some(_) => self.wrong_within(context),
+            None => Err(Syntax("unexpected end of JSON input".to_owned())),
+        }
+    }
+
+    /// The character that is wrong within a word. Go looks at the end as if a space stood there.
+    fn wrong_within<T>(&self, context: &str) -> Result<T> {
+        let c = self.bytes.get(self.at).copied().unwrap_or(b' ');
         let shown = match c {
             b'\'' => "'\\''".to_owned(),
             b'"' => "'\"'".to_owned(),
@@ -244,7 +250,7 @@ impl<'a> Reader<'a> {
                 out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
                 return Ok(());
             }
-            _ => return self.wrong("in string escape code"),
+            _ => return self.wrong_within("in string escape code"),
         };
         out.push(plain);
         self.at += 1;
@@ -256,7 +262,7 @@ impl<'a> Reader<'a> {
         for _ in 0..4 {
             match self.bytes.get(self.at).and_then(|c| char::from(*c).to_digit(16)) {
                 Some(digit) => code = code * 16 + digit,
-                None => return self.wrong("in \\u hexadecimal character escape"),
+                None => return self.wrong_within("in \\u hexadecimal character escape"),
             }
             self.at += 1;
         }
@@ -282,12 +288,12 @@ impl<'a> Reader<'a> {
             Some(b'1'..=b'9') => {
                 self.digits();
             }
-            _ => return self.wrong("in numeric literal"),
+            _ => return self.wrong_within("in numeric literal"),
         }
         if self.bytes.get(self.at) == Some(&b'.') {
             self.at += 1;
             if self.digits() == 0 {
-                return self.wrong("after decimal point in numeric literal");
+                return self.wrong_within("after decimal point in numeric literal");
             }
         }
         if let Some(b'e' | b'E') = self.bytes.get(self.at) {
@@ -296,7 +302,7 @@ impl<'a> Reader<'a> {
                 self.at += 1;
             }
             if self.digits() == 0 {
-                return self.wrong("in exponent of numeric literal");
+                return self.wrong_within("in exponent of numeric literal");
             }
         }
         // Only ASCII was read.
@@ -314,7 +320,7 @@ impl<'a> Reader<'a> {
             if self.bytes.get(self.at) != Some(expected) {
                 let (word, expected) = (String::from_utf8_lossy(word), char::from(*expected));
                 debug_assert!(i > 0);
-                return self.wrong(&format!("in literal {word} (expecting '{expected}')"));
+                return self.wrong_within(&format!("in literal {word} (expecting '{expected}')"));
             }
             self.at += 1;
         }

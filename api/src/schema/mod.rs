@@ -18,6 +18,7 @@ use std::{
 use crate::resource::Text;
 
 pub mod decode;
+pub(crate) mod descriptions;
 mod json;
 pub mod protobuf;
 mod table;

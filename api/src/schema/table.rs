@@ -85,8 +85,9 @@ impl Reader {
                         Some(values) => (true, values),
                         None => (false, values),
                     };
-                    let values = values.split('|').filter(|v| !v.is_empty()).map(Text::Borrowed).collect();
-                    Shape::String { values, closed }
+                    // Nothing between the bars is the empty text; nothing at all is no value.
+                    let values = (!values.is_empty()).then(|| values.split('|').map(Text::Borrowed));
+                    Shape::String { values: values.into_iter().flatten().collect(), closed }
                 } else {
                     Shape::Alias(self.id(of))
                 };
@@ -192,7 +193,12 @@ impl Reader {
             }
             map if map.starts_with("{}") => {
                 let item = self.id(&map[2..]);
-                (Shape::Map(item), format!("map[string]{}", self.types.all[item as usize].go).into())
+                let go: Text = match self.types.all[item as usize].go.as_ref() {
+                    // The one map that has a name of its own.
+                    "resource.Quantity" => "v1.ResourceList".into(),
+                    item => format!("map[string]{item}").into(),
+                };
+                (Shape::Map(item), go)
             }
             // Filled when its line comes.
             _ => {

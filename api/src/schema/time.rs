@@ -5,6 +5,12 @@ use jiff::{Timestamp, civil::DateTime, tz::Offset};
 use crate::field::quote;
 
 const LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
+const MICRO_LAYOUT: &str = "2006-01-02T15:04:05.000000Z07:00";
+
+/// Reads a time of which microseconds count. Only what is said of a malformed one differs.
+pub(super) fn parse_micro(text: &str) -> Result<Timestamp, String> {
+    parse(text).map_err(|error| error.replacen(&quote(LAYOUT), &quote(MICRO_LAYOUT), 1))
+}
 
 /// Reads RFC 3339 as strictly as Go does.
 pub(super) fn parse(text: &str) -> Result<Timestamp, String> {
@@ -153,6 +159,8 @@ mod tests {
         ] {
             assert_eq!(parse(text), Err(message));
         }
+        let micro = r#"parsing time "" as "2006-01-02T15:04:05.000000Z07:00": cannot parse "" as "2006""#;
+        assert_eq!(parse_micro(""), Err(micro.to_owned()));
     }
 
     #[test]

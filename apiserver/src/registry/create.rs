@@ -15,7 +15,7 @@ use crate::cache::Entry;
 use crate::context::Context;
 use crate::registry::options::WriteOptions;
 use crate::registry::write::{Action, Written};
-use crate::registry::{answer_object, decode, fresh_failure, reservations, subresources};
+use crate::registry::{self, answer_object, decode, fresh_failure, reservations, subresources};
 use crate::respond;
 use crate::server::Server;
 
@@ -143,7 +143,7 @@ fn mutate_and_validate_once(
     let errors = row.rules.validate(object);
     if !errors.is_empty() {
         let name = object.metadata().name.clone().unwrap_or_default();
-        return Err(Status::invalid(&row.group, &row.kind, &name, &errors));
+        return Err(registry::invalid(row, &name, &errors));
     }
     server.admission.validate(&admission, Some(object), None)?;
     row.rules.warnings(object, None).into_iter().for_each(|warning| context.warnings.add(warning));

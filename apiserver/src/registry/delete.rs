@@ -225,6 +225,8 @@ fn decide(server: &Server, row: &Resource, object: &mut dyn Object, options: &De
             }
         }
         (Some(_), _) => Step::Remove,
+        // Nothing is left to be told of its going.
+        (None, None) if !waits => Step::Remove,
         (None, grace) => {
             let seconds = grace.unwrap_or(0).max(0);
             metadata.deletion_timestamp =

@@ -241,6 +241,12 @@ pub(crate) fn field_values(
         .collect()
 }
 
+/// 422: what is wrong with an object.
+pub(crate) fn invalid(row: &Resource, name: &str, errors: &[api::field::FieldError]) -> Status {
+    let (group, kind) = row.reported_kind();
+    Status::invalid(group, kind, name, errors)
+}
+
 /// What a client is told when the store fails.
 pub fn store_failure(error: store::Error) -> Status {
     match error {

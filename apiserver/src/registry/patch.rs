@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::object::Object;
 use api::patch;
 use api::resource::Resource;
-use api::status::Status;
+use api::status::{Reason, Status};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value};
@@ -18,13 +18,6 @@ use crate::registry::update::{self, Part};
 use crate::registry::{Current, decode};
 use crate::respond;
 use crate::server::Server;
-
-/// The kinds of patches, in the order in which upstream lists them.
-const TYPES: &[&str] = &[
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-];
 
 /// A patch, parsed.
 pub(crate) enum Request {
@@ -49,7 +42,7 @@ pub async fn answer(
         let current = current.ok_or_else(|| Status::not_found(row.group_resource(), name))?;
         let patched = request.apply(row, current.object.to_value())?;
         let object = decode::of_value(context, row, &patched, Vec::new(), options.validation)
-            .map_err(|status| unfit(row, name, &request, status))?;
+            .map_err(|status| unfit(row, &patched, &request, status))?;
         same_place(context, &*object)?;
         Ok(object)
     };
@@ -70,7 +63,7 @@ fn same_place(context: &Context<'_>, object: &dyn Object) -> Result<(), Status> 
 }
 
 /// A patched object that does not fit its type is not a bad request but an invalid patch.
-fn unfit(row: &Resource, name: &str, request: &Request, status: Status) -> Status {
+fn unfit(row: &Resource, patched: &Value, request: &Request, status: Status) -> Status {
     if status.code != 400 || !matches!(request, Request::Json(_) | Request::Merge(_)) {
         return status;
     }
@@ -80,8 +73,9 @@ fn unfit(row: &Resource, name: &str, request: &Request, status: Status) -> Statu
         return status;
     }
     let path = api::field::Path::new("patch");
-    let error = api::field::FieldError::invalid(&path, request.text(), why);
-    Status::invalid(&row.group, &row.kind, name, &[error])
+    let error = api::field::FieldError::invalid(&path, patched.to_string(), why);
+    // Upstream names no object here.
+    Status::invalid("", "", "", &[error])
 }
 
 impl Request {
@@ -91,15 +85,12 @@ impl Request {
             "application/json-patch+json" => Self::Json(Bytes::copy_from_slice(body)),
             "application/merge-patch+json" => Self::Merge(patch::parse_object(body)?),
             "application/strategic-merge-patch+json" => Self::Strategic(patch::parse_object(body)?),
-            _ => return Err(Status::unsupported_media_type(TYPES)),
+            // Upstream finds no route for it, and says no more.
+            _ => {
+                let (reason, why) = (Reason::UnsupportedMediaType, "415: Unsupported Media Type");
+                return Err(Status::failure(415, reason, why));
+            }
         })
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Self::Json(body) => String::from_utf8_lossy(body).into_owned(),
-            Self::Merge(changes) | Self::Strategic(changes) => Value::Object(changes.clone()).to_string(),
-        }
     }
 
     /// The object after the patch.

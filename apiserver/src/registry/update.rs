@@ -15,7 +15,7 @@ use crate::cache::Entry;
 use crate::context::Context;
 use crate::registry::options::WriteOptions;
 use crate::registry::write::{Action, Written};
-use crate::registry::{Current, create, decode, delete, reservations};
+use crate::registry::{self, Current, create, decode, delete, reservations};
 use crate::respond;
 use crate::server::Server;
 
@@ -63,18 +63,35 @@ pub async fn update(
 ) -> Result<Response<Body>, Status> {
     let options = WriteOptions::read(&context.info.query, "UpdateOptions")?;
     let mut object = decode::object(context, row, &body, options.validation)?;
+    check_name(context, row, &*object)?;
     create::place(row, &mut *object, &context.info.namespace)?;
-    let name = object.metadata().name.clone().unwrap_or_default();
-    if !name.is_empty() && name != context.info.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            context.info.name
-        )));
-    }
     let mut change = |_: Option<&Current>| Ok(object.clone_box());
     let updated = store(server, context, row, part, &context.info.name, &options, &mut change).await?;
     let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
     respond::object(code, context.accept, server.registry.bytes(row, &updated.entry)?)
+}
+
+/// The object must be the one that the path names.
+fn check_name(context: &Context<'_>, row: &Resource, object: &dyn Object) -> Result<(), Status> {
+    let (info, metadata) = (context.info, object.metadata());
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let why = if name.is_empty() {
+        format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            info.name
+        )
+    } else if name != info.name {
+        format!("the name of the object ({name}) does not match the name on the URL ({})", info.name)
+    } else if row.namespaced() && !namespace.is_empty() && namespace != info.namespace {
+        format!(
+            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
+            info.namespace
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Status::bad_request(why))
 }
 
 /// Changes the object `name` until no other writer comes in between.
@@ -212,7 +229,7 @@ async fn attempt(
         }
     };
     if !errors.is_empty() {
-        return Err(Status::invalid(&row.group, &row.kind, name, &errors));
+        return Err(registry::invalid(row, name, &errors));
     }
     server.admission.validate(&admission, Some(&*object), Some(old))?;
     row.rules.warnings(&*object, Some(old)).into_iter().for_each(|warning| context.warnings.add(warning));

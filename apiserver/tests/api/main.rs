@@ -1,5 +1,7 @@
 //! Requests end to end through the pipeline, on a store in memory.
 
+mod bad_input;
 mod common;
+mod openapi;
 mod protobuf;
 mod verbs;

@@ -1,5 +1,6 @@
 //! The user's verbs against a real API server in memory.
 
 mod common;
+mod explain;
 mod objects;
 mod workloads;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::ServiceSpec;
 use serde_json::Value;
 
-use super::{is_headless, needs_health_check};
+use super::{EXTERNAL, is_headless, needs_health_check};
 use crate::{
     field::{BadValue, Errors, FieldError, Path},
     kinds::check::{ip, is_dual_stack, is_empty, list, one_of, parse_ip, text},
@@ -39,9 +39,9 @@ pub(super) fn normalize(spec: &mut ServiceSpec, old: &ServiceSpec) {
 
 /// What the API server gave to a service, and an update left out, stays.
 pub(super) fn keep_allocated(spec: &mut ServiceSpec, old: &ServiceSpec) {
-    let both = |of: &[&str]| of.contains(&text(&old.type_)) && of.contains(&text(&spec.type_));
-    let (address, ports) =
-        (both(&["ClusterIP", "NodePort", "LoadBalancer"]), both(&["NodePort", "LoadBalancer"]));
+    let both = |of: fn(&str) -> bool| of(text(&old.type_)) && of(text(&spec.type_));
+    let address = both(|kind| kind != EXTERNAL);
+    let ports = both(|kind| matches!(kind, "NodePort" | "LoadBalancer"));
     if address {
         if text(&spec.cluster_ip).is_empty() {
             spec.cluster_ip.clone_from(&old.cluster_ip);

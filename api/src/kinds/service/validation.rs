@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 use serde_json::json;
 
-use super::{clusterips, is_external, is_headless, needs_health_check};
+use super::{is_external, is_headless, needs_health_check};
 use crate::{
     field::{BadValue, Errors, FieldError, Path},
     kinds::check::{
@@ -60,7 +60,6 @@ pub(super) fn validate(errors: &mut Errors, metadata: &ObjectMeta, spec: &Servic
         &["ClientIP", "None"],
     );
     affinity_config(errors, spec, &path.child("sessionAffinityConfig"));
-    clusterips::validate(errors, spec);
     for (i, address) in list(&spec.external_ips).iter().enumerate() {
         let at = path.child("externalIPs").index(i);
         if ip(errors, &at, address) {
