@@ -1,10 +1,12 @@
 //! Suites on an in-process cluster, on real processes and on any kubeconfig; simulation; benchmarks.
 //!
 //! - [`cluster`]: a real cluster for one test, in a [`machine`] of its own; [`lan`]: one on several machines
+//! - [`containerd`]: another container runtime for it
 //! - [`web`]: who asks its services; [`load`]: who does so all the time
 //! - [`sim`]: the whole control plane on virtual time, from a seed
 
 pub mod cluster;
+pub mod containerd;
 pub mod lan;
 pub mod load;
 pub mod machine;

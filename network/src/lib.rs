@@ -7,12 +7,14 @@
 //! - `ipam`, `peers`, [`nft`] (its batches), [`proxy`] (its compiler) and [`dns`] (its index) are pure;
 //! - `node` puts them together; `netlink`, `links`, `routes`, `pod`, `sysctl` and the appliers beside the
 //!   compilers do the IO;
-//! - [`machine`] makes places for several nodes on one machine.
+//! - [`machine`] makes places for several nodes on one machine;
+//! - [`cni`] gives the same network to container runtimes that ask for it through CNI.
 //!
 //! A pod has its address alone (/32) and reaches everything through its node's bridge, also the pods beside
 //! it: so each packet is routed, and meets the rules of services and policies, once.
 
 mod addr;
+pub mod cni;
 mod config;
 mod conntrack;
 pub mod dns;

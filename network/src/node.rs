@@ -162,6 +162,13 @@ impl NodeNetwork {
         Some(self.inner.ipam().as_ref()?.get(sandbox_id)?.address)
     }
 
+    /// What an attached sandbox has got.
+    pub fn attachment(&self, sandbox_id: &str) -> Option<Attachment> {
+        let guard = self.inner.ipam();
+        let lease = guard.as_ref()?.get(sandbox_id)?.clone();
+        Some(self.inner.attachment(lease))
+    }
+
     /// Whether pods can be attached, or what is missing.
     pub fn ready(&self) -> Result<(), String> {
         self.inner.ready.borrow().clone().map(|_| ())
@@ -290,13 +297,17 @@ impl Inner {
             }
             return Err(Error::kernel(format!("attach sandbox {}", sandbox.id))(error));
         }
-        Ok(Attachment {
+        Ok(self.attachment(lease))
+    }
+
+    fn attachment(&self, lease: Lease) -> Attachment {
+        Attachment {
             address: lease.address,
             gateway: lease.gateway,
             mac: names::pod_mac(lease.address),
             mtu: self.mtu,
             host_interface: lease.host_interface,
-        })
+        }
     }
 
     /// What the sandbox has, or gets now; and whether it is new.

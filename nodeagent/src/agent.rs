@@ -48,7 +48,8 @@ impl Agent {
     /// Connects to the runtime and starts to work for the node. Returns before the node is registered.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let io = |what: String| move |source| StartError::Io { what, source };
-        let runtime: Arc<dyn Runtime> = Arc::new(Cri::connect(&config.runtime_endpoint).await?);
+        let runtime: Arc<dyn Runtime> =
+            Arc::new(Cri::connect(&config.runtime_endpoint, &config.owner).await?);
         let tasks = config.tasks.child("agent");
         let cgroups =
             Cgroups::new(&config.cgroup_root).map_err(io(format!("cgroup {}", config.cgroup_root)))?;

@@ -13,6 +13,7 @@ mod hierarchy;
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -21,6 +22,9 @@ use hierarchy::Hierarchies;
 
 /// Every place where the cgroup of a pod can be, relative to the root.
 const CLASSES: [&str; 3] = ["", "burstable", "besteffort"];
+
+/// How long killed processes may take to disappear.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The cgroups below one root.
 #[derive(Debug)]
@@ -37,14 +41,7 @@ impl Cgroups {
     }
 
     fn within(hierarchies: Hierarchies, root: &str) -> Result<Self, io::Error> {
-        let root = root.trim_matches('/').to_owned();
-        if root.split('/').any(|part| part.is_empty() || part == "..") {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("cgroup root {root:?} is not a path"),
-            ));
-        }
-        let cgroups = Self { hierarchies, root };
+        let cgroups = Self { hierarchies, root: checked(root)? };
         for class in CLASSES {
             cgroups.hierarchies.create(&cgroups.path(class))?;
         }
@@ -89,6 +86,24 @@ impl Cgroups {
     fn path(&self, below: &str) -> String {
         format!("{}/{}", self.root, below.trim_matches('/')).trim_end_matches('/').to_owned()
     }
+}
+
+/// Ends what runs in an agent's cgroups and removes them all. Succeeds when there are none. Blocks, not for long.
+pub fn remove_all(root: &str) -> Result<(), io::Error> {
+    let root = checked(root)?;
+    let hierarchies = Hierarchies::find(Path::new("/sys/fs/cgroup"))?;
+    hierarchies.kill(&root, KILL_LIMIT)?;
+    hierarchies.remove(&root)
+}
+
+/// A root without slashes at its ends.
+fn checked(root: &str) -> Result<String, io::Error> {
+    let root = root.trim_matches('/');
+    if root.split('/').any(|part| part.is_empty() || part == "..") {
+        let why = format!("cgroup root {root:?} is not a path");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    Ok(root.to_owned())
 }
 
 /// The name of a pod's cgroup. A uid comes from the API, so what would leave the class is refused.
@@ -174,6 +189,22 @@ mod tests {
         assert!(!child.wait().unwrap().success());
         kernel.0.remove("u-3").unwrap();
         assert!(kernel.0.pods().is_empty());
+    }
+
+    #[test]
+    fn all_cgroups_of_an_agent_go_with_what_runs_in_them() {
+        let kernel = Kernel::new("all");
+        let mut plain = pod().with(container("c")).build();
+        plain.metadata.uid = Some("u-4".into());
+        let parent = kernel.0.set_up(&plain).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        kernel.0.hierarchies.enter(parent.trim_start_matches('/'), child.id()).unwrap();
+        let root = kernel.0.root.clone();
+        for _ in 0..2 {
+            remove_all(&root).unwrap();
+            assert!(kernel.0.hierarchies.children(&root).is_empty());
+        }
+        assert!(!child.wait().unwrap().success());
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// A path or `unix://` URL of a CRI v1 socket.
     pub runtime_endpoint: String,
+    /// Marks what this agent makes in the runtime, always the same for this node. The agent leaves alone what others
+    /// made there.
+    pub owner: String,
     /// A client with the node's own identity.
     pub client: kube::Client,
     pub clock: Clock,
@@ -81,10 +84,11 @@ pub struct Config {
     pub cgroup_root: String,
 }
 
-/// For `skiff down`: unmounts and removes what an agent keeps of its pods. Succeeds when nothing is there; no agent may
-/// be running on the directory, and no container.
-pub fn cleanup(data_dir: &std::path::Path) -> std::io::Result<()> {
-    volumes::remove_all(data_dir)
+/// For `skiff down`: unmounts and removes what an agent keeps of its pods, and their cgroups. Succeeds when nothing is
+/// there; no agent may be running on the directory, and no container.
+pub fn cleanup(data_dir: &std::path::Path, cgroup_root: &str) -> std::io::Result<()> {
+    volumes::remove_all(data_dir)?;
+    cgroups::remove_all(cgroup_root)
 }
 
 impl std::fmt::Debug for Config {

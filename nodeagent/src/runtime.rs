@@ -14,6 +14,10 @@ use tonic::{Code, Request, Status};
 /// Under this label every sandbox and container carries the uid of its pod.
 pub const POD_UID_LABEL: &str = "io.kubernetes.pod.uid";
 
+/// Under this label every sandbox and container carries the name of the agent that had it made. What carries another,
+/// or none, belongs to somebody else who uses the same runtime.
+pub const OWNER_LABEL: &str = "skiff.local/owner";
+
 /// Most calls answer within milliseconds; a runtime that needs longer than this hangs.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Images can be listed in one message of this size.
@@ -79,9 +83,10 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     ) -> Result<String, RuntimeError>;
 }
 
-/// CRI v1 over a unix socket.
+/// CRI v1 over a unix socket: of all that is in the runtime, what one owner has made.
 #[derive(Clone, Debug)]
 pub struct Cri {
+    owner: String,
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
 }
@@ -123,13 +128,22 @@ impl RuntimeError {
 // === impl Cri ===
 
 impl Cri {
-    /// Connects to the socket of a runtime. A connection that breaks later is made again by itself.
-    pub async fn connect(endpoint: &str) -> Result<Self, cri::DialError> {
+    /// Connects to the socket of a runtime. A connection that breaks later is made again by itself. `owner` is told
+    /// from all others that ever use this runtime.
+    pub async fn connect(endpoint: &str, owner: &str) -> Result<Self, cri::DialError> {
         let channel = cri::dial(endpoint).await?;
         Ok(Self {
+            owner: owner.to_owned(),
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             images: ImageServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT),
         })
+    }
+
+    /// The labels of what is ours, of one pod or all.
+    fn labels(&self, pod: Option<&str>) -> HashMap<String, String> {
+        let mut labels = HashMap::from([(OWNER_LABEL.to_owned(), self.owner.clone())]);
+        labels.extend(pod.map(|uid| (POD_UID_LABEL.to_owned(), uid.to_owned())));
+        labels
     }
 }
 
@@ -142,10 +156,6 @@ fn timed_by<T>(message: T, timeout: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(timeout);
     request
-}
-
-fn of_pod(pod: Option<&str>) -> HashMap<String, String> {
-    pod.map(|uid| (POD_UID_LABEL.to_owned(), uid.to_owned())).into_iter().collect()
 }
 
 fn failed(call: &'static str) -> impl Fn(Status) -> RuntimeError {
@@ -171,9 +181,10 @@ impl Runtime for Cri {
 
     async fn run_sandbox(
         &self,
-        config: cri::PodSandboxConfig,
+        mut config: cri::PodSandboxConfig,
         handler: &str,
     ) -> Result<String, RuntimeError> {
+        config.labels.extend(self.labels(None));
         let request = timed_by(
             cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.into() },
             CALL_TIMEOUT * 2,
@@ -195,7 +206,7 @@ impl Runtime for Cri {
     }
 
     async fn list_sandboxes(&self, pod: Option<&str>) -> Result<Vec<cri::PodSandbox>, RuntimeError> {
-        let filter = cri::PodSandboxFilter { label_selector: of_pod(pod), ..Default::default() };
+        let filter = cri::PodSandboxFilter { label_selector: self.labels(pod), ..Default::default() };
         let request = timed(cri::ListPodSandboxRequest { filter: Some(filter) });
         Ok(self
             .runtime
@@ -217,9 +228,11 @@ impl Runtime for Cri {
     async fn create_container(
         &self,
         sandbox: &str,
-        config: cri::ContainerConfig,
-        sandbox_config: cri::PodSandboxConfig,
+        mut config: cri::ContainerConfig,
+        mut sandbox_config: cri::PodSandboxConfig,
     ) -> Result<String, RuntimeError> {
+        config.labels.extend(self.labels(None));
+        sandbox_config.labels.extend(self.labels(None));
         let request = timed(cri::CreateContainerRequest {
             pod_sandbox_id: sandbox.into(),
             config: Some(config),
@@ -251,7 +264,7 @@ impl Runtime for Cri {
     }
 
     async fn list_containers(&self, pod: Option<&str>) -> Result<Vec<cri::Container>, RuntimeError> {
-        let filter = cri::ContainerFilter { label_selector: of_pod(pod), ..Default::default() };
+        let filter = cri::ContainerFilter { label_selector: self.labels(pod), ..Default::default() };
         let request = timed(cri::ListContainersRequest { filter: Some(filter) });
         let answer = self.runtime.clone().list_containers(request).await.map_err(failed("ListContainers"))?;
         Ok(answer.into_inner().containers)
@@ -306,7 +319,8 @@ impl Runtime for Cri {
     }
 
     async fn container_stats(&self) -> Result<Vec<cri::ContainerStats>, RuntimeError> {
-        let request = timed(cri::ListContainerStatsRequest { filter: None });
+        let filter = cri::ContainerStatsFilter { label_selector: self.labels(None), ..Default::default() };
+        let request = timed(cri::ListContainerStatsRequest { filter: Some(filter) });
         let answer =
             self.runtime.clone().list_container_stats(request).await.map_err(failed("ListContainerStats"))?;
         Ok(answer.into_inner().stats)

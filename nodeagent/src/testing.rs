@@ -74,6 +74,7 @@ impl Cluster {
             node_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             data_dir: "/nonexistent".into(),
             runtime_endpoint: String::new(),
+            owner: "test".into(),
             client: client::in_process(self.server.in_process(user)),
             clock: self.clock.clone(),
             random: Random::seeded(3),

@@ -60,6 +60,9 @@ impl ImageCommand {
             .into_iter()
             .filter(|(name, _)| self.node.as_ref().is_none_or(|wanted| wanted == name))
             .collect();
+        if let (true, Verb::Save { references, output }) = (chosen.is_empty(), &self.verb) {
+            return save_built_in(references, output).await;
+        }
         if chosen.is_empty() {
             return Err(Failure::new(format!(
                 "error: there is no node in {}: is the cluster running here? start it with `skiff up`",
@@ -77,6 +80,13 @@ impl ImageCommand {
         }
         Ok(())
     }
+}
+
+/// The images made of this binary can be had before there is a node: another runtime needs them by then.
+async fn save_built_in(references: &[String], output: &Path) -> Result<(), Failure> {
+    let store = tempfile::tempdir().because("error: temporary directory")?;
+    let tasks = Tasks::new("image");
+    open(store.path(), &tasks)?.save(references, output).await.because("error")
 }
 
 fn open(root: &Path, tasks: &Tasks) -> Result<Images, Failure> {

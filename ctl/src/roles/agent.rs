@@ -13,6 +13,7 @@ use client::{Client, connect};
 use tokio::io::AsyncReadExt;
 use tokio::process::{ChildStdin, Command};
 
+use super::foreign::RuntimeArgs;
 use super::join::{Membership, join, renew};
 use super::lock::Lock;
 use super::node::{Cluster, Node, NodeConfig};
@@ -47,9 +48,8 @@ pub(crate) struct AgentRole {
     /// Most pods on the node.
     #[arg(long, value_name = "N", default_value_t = 110, env = "SKIFF_MAX_PODS")]
     max_pods: u32,
-    /// Unix socket of a container runtime to use in place of the embedded one.
-    #[arg(long, value_name = "SOCKET", env = "SKIFF_RUNTIME_ENDPOINT")]
-    runtime_endpoint: Option<String>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     /// End when standard input does: the parent holds the other end and lives as long as it.
     #[arg(long, hide = true)]
     until_stdin_ends: bool,
@@ -94,7 +94,7 @@ impl AgentRole {
                 dns: granted.cluster_dns.clone(),
                 domain: granted.cluster_domain.clone(),
             },
-            runtime_endpoint: self.runtime_endpoint.clone(),
+            runtime: self.runtime.clone(),
             max_pods: self.max_pods,
         };
         let tasks = Tasks::new("agent");
@@ -205,6 +205,8 @@ impl Child {
             // Not an argument: those can be read by everybody.
             .env("SKIFF_TOKEN", config.token.to_string())
             .env_remove("SKIFF_RUNTIME_ENDPOINT")
+            .env_remove("SKIFF_CNI_CONF_DIR")
+            .env_remove("SKIFF_CNI_BIN_DIR")
             .stdin(Stdio::piped())
             // Ctrl-C on the terminal is for the parent, which then ends its children in order.
             .process_group(0);

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::foreign::{self, Record};
 use super::lock::Lock;
 use super::place::Place;
 use super::{DATA_DIR, facts, process};
@@ -52,11 +53,17 @@ impl Down {
         let id = facts::id(&data_dir);
         let run_dir = facts::run_dir(&id);
         let tasks = Tasks::new("down");
+        let mut left = None;
         for place in &places {
+            // What can't be ended there is told at the end: everything else goes all the same.
+            if let Some(record) = Record::load(place)? {
+                let ended = foreign::end(place, &record, &tasks, &Clock::system()).await;
+                left = left.or(ended.err());
+            }
             let config = place.runtime(Arc::new(runtime::LoopbackOnly), tasks.clone(), Clock::system())?;
             runtime::cleanup(&config).await.because(format!("containers of {}", place.name))?;
             let volumes = place.agent_data();
-            nodeagent::cleanup(&volumes).because(volumes.display())?;
+            nodeagent::cleanup(&volumes, &place.cgroup_root).because(volumes.display())?;
             NodeNetwork::cleanup(&place.id, &place.network_state())
                 .because(format!("network of {}", place.name))?;
         }
@@ -73,7 +80,7 @@ impl Down {
         if self.delete_data {
             remove_dir(&data_dir)?;
         }
-        Ok(ExitCode::SUCCESS)
+        left.map_or(Ok(ExitCode::SUCCESS), Err)
     }
 }
 

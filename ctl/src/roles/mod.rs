@@ -3,7 +3,7 @@
 //! - [`up`]: a whole cluster; [`down`]: its end
 //! - [`server`]: the control plane alone; [`apiserver`]: the API alone; [`agent`]: one node alone
 //! - [`token`]: how agents are let in
-//! - [`control_plane`], [`node`]: the parts that these are put together from
+//! - [`control_plane`], [`node`]: the parts that these are put together from; [`foreign`]: another container runtime
 //! - [`place`], [`facts`], [`lock`], [`process`], [`join`]: where, who, once, how, and by which right
 
 mod agent;
@@ -11,6 +11,7 @@ mod apiserver;
 mod control_plane;
 mod down;
 mod facts;
+mod foreign;
 mod join;
 mod lock;
 mod node;

@@ -13,6 +13,7 @@ use nodeagent::{Agent, StartError};
 use runtime::{NetworkError, PodNetwork, Runtime, SandboxNetwork};
 
 use super::control_plane::no_listener;
+use super::foreign::{self, RuntimeArgs};
 use super::place::Place;
 use crate::Failure;
 use crate::failure::Because;
@@ -36,8 +37,7 @@ pub(crate) struct NodeConfig {
     pub(crate) client: Client,
     pub(crate) server_tls: Arc<rustls::ServerConfig>,
     pub(crate) cluster: Cluster,
-    /// A runtime of the user's own, in place of the embedded one.
-    pub(crate) runtime_endpoint: Option<String>,
+    pub(crate) runtime: RuntimeArgs,
     pub(crate) max_pods: u32,
 }
 
@@ -55,8 +55,7 @@ impl Node {
         clock: Clock,
         random: Random,
     ) -> Result<Self, Failure> {
-        let NodeConfig { place, address, port, client, server_tls, cluster, runtime_endpoint, max_pods } =
-            config;
+        let NodeConfig { place, address, port, client, server_tls, cluster, runtime, max_pods } = config;
         let tasks = tasks.child(&place.name);
         let about = |part: &str| format!("node {}: {part}", place.name);
         let cidr = |text: &str| text.parse::<Cidr>().because(about(text));
@@ -64,6 +63,7 @@ impl Node {
         for dir in [&place.data, &place.run] {
             std::fs::create_dir_all(dir).because(dir.display())?;
         }
+        foreign::check_same(&place, runtime.runtime_endpoint.as_deref())?;
         let network = NodeNetwork::start(network::Config {
             id: place.id.clone(),
             node_name: place.name.clone(),
@@ -83,8 +83,11 @@ impl Node {
         })
         .await
         .because(about("network"))?;
-        let runtime_endpoint = match runtime_endpoint {
-            Some(endpoint) => endpoint,
+        let runtime_endpoint = match &runtime.runtime_endpoint {
+            Some(endpoint) => {
+                foreign::connect(&place, &runtime, endpoint, &network, &tasks, &clock).await?;
+                endpoint.clone()
+            }
             None => {
                 let pods = Arc::new(Pods(network.clone()));
                 let config = place.runtime(pods, tasks.clone(), clock.clone())?;
@@ -96,6 +99,7 @@ impl Node {
             node_ip: IpAddr::V4(address),
             data_dir: place.agent_data(),
             runtime_endpoint,
+            owner: place.id.clone(),
             client,
             clock,
             random,

@@ -62,6 +62,11 @@ impl Place {
         self.data.join("network")
     }
 
+    /// Where the agent answers the CNI plugin of a runtime of the user's own.
+    pub(crate) fn cni_socket(&self) -> PathBuf {
+        self.run.join("cni.sock")
+    }
+
     /// The settings of the embedded runtime at this place.
     pub(crate) fn runtime(
         &self,

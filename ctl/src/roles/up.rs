@@ -14,6 +14,7 @@ use network::machine::Segment;
 
 use super::agent::{Child, ChildConfig};
 use super::control_plane::{ControlPlane, ControlPlaneConfig, StoreArgs};
+use super::foreign::RuntimeArgs;
 use super::lock::Lock;
 use super::node::{Node, NodeConfig};
 use super::place::Place;
@@ -46,9 +47,8 @@ pub(crate) struct Up {
     /// Most pods on a node.
     #[arg(long, value_name = "N", default_value_t = 110, env = "SKIFF_MAX_PODS")]
     max_pods: u32,
-    /// Unix socket of a container runtime to use in place of the embedded one, on the first node.
-    #[arg(long, value_name = "SOCKET", env = "SKIFF_RUNTIME_ENDPOINT")]
-    runtime_endpoint: Option<String>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -144,7 +144,7 @@ impl Up {
             port: self.agent_port,
             server_tls,
             cluster: control_plane.cluster().clone(),
-            runtime_endpoint: self.runtime_endpoint.clone(),
+            runtime: self.runtime.clone(),
             max_pods: self.max_pods,
         };
         let node = Node::start(config, tasks, clock, random.clone()).await?;

@@ -1,14 +1,18 @@
 //! The cgroup filesystems of the machine: v1 with one tree per controller, v2 with one for all, or the hybrid of
 //! both, which counts as v1 because the limits are there.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use crate::pod::resources::CgroupLimits;
 
@@ -20,8 +24,12 @@ const UNIFIED: [&str; 6] = ["cpu", "cpuset", "memory", "io", "pids", "hugetlb"];
 
 #[derive(Debug)]
 pub(super) enum Hierarchies {
-    /// Per controller its tree. Controllers mounted together appear as several names of one tree.
-    Separate(Vec<(&'static str, PathBuf)>),
+    Separate {
+        /// Per controller its tree. Controllers mounted together appear as several names of one tree.
+        trees: Vec<(&'static str, PathBuf)>,
+        /// Trees without a controller of ours, in which a runtime makes the same cgroups: systemd's, and v2's.
+        others: Vec<PathBuf>,
+    },
     Unified(PathBuf),
 }
 
@@ -53,14 +61,17 @@ impl Hierarchies {
         if found.is_empty() {
             return Err(at(mount, io::Error::new(io::ErrorKind::NotFound, "no controller is mounted here")));
         }
-        Ok(Self::Separate(found))
+        let trees = below(mount).into_iter().map(|name| mount.join(name));
+        let others = trees.filter(|tree| tree.join("cgroup.procs").exists());
+        let others = others.filter(|tree| !found.iter().any(|(_, known)| known == tree)).collect();
+        Ok(Self::Separate { trees: found, others })
     }
 
     /// The directory of a cgroup in the tree of a controller.
     pub(super) fn directory(&self, controller: &str, path: &str) -> Option<PathBuf> {
         match self {
             Self::Unified(tree) => Some(tree.join(path)),
-            Self::Separate(trees) => {
+            Self::Separate { trees, .. } => {
                 trees.iter().find(|(name, _)| *name == controller).map(|(_, tree)| tree.join(path))
             }
         }
@@ -69,7 +80,7 @@ impl Hierarchies {
     fn directories(&self, path: &str) -> Vec<PathBuf> {
         match self {
             Self::Unified(tree) => vec![tree.join(path)],
-            Self::Separate(trees) => {
+            Self::Separate { trees, .. } => {
                 let mut found: Vec<PathBuf> = trees.iter().map(|(_, tree)| tree.join(path)).collect();
                 found.sort_unstable();
                 found.dedup();
@@ -91,7 +102,7 @@ impl Hierarchies {
                 // The pod's own: its containers' cgroups need the controllers too.
                 hand_down(&directory)
             }
-            Self::Separate(trees) => {
+            Self::Separate { trees, .. } => {
                 for (controller, tree) in trees {
                     let mut directory = tree.clone();
                     for part in path.split('/') {
@@ -111,7 +122,7 @@ impl Hierarchies {
     pub(super) fn set_shares(&self, path: &str, shares: i64) -> io::Result<()> {
         let Some(directory) = self.directory("cpu", path) else { return Ok(()) };
         match self {
-            Self::Separate(_) => write(&directory.join("cpu.shares"), shares),
+            Self::Separate { .. } => write(&directory.join("cpu.shares"), shares),
             Self::Unified(_) => optional(write(&directory.join("cpu.weight"), weight(shares))),
         }
     }
@@ -127,7 +138,7 @@ impl Hierarchies {
                 let memory = limits.memory.map_or("max".to_owned(), |memory| memory.to_string());
                 optional(write(&directory.join("memory.max"), memory))
             }
-            Self::Separate(_) => {
+            Self::Separate { .. } => {
                 if let Some(directory) = self.directory("cpu", path) {
                     // A kernel without bandwidth control has no such files.
                     optional(write(&directory.join("cpu.cfs_period_us"), limits.cpu_period))?;
@@ -149,13 +160,46 @@ impl Hierarchies {
     /// Removes a cgroup and all below it from every tree; it need not exist.
     pub(super) fn remove(&self, path: &str) -> io::Result<()> {
         let mut result = Ok(());
-        for directory in self.directories(path) {
+        let mut directories = self.directories(path);
+        if let Self::Separate { others, .. } = self {
+            directories.extend(others.iter().map(|tree| tree.join(path)));
+        }
+        for directory in directories {
             // The other trees are cleared even if one is still busy.
             if let Err(error) = remove(&directory) {
                 result = Err(error);
             }
         }
         result
+    }
+
+    /// Kills what runs in a cgroup and below, and waits until it is gone.
+    pub(super) fn kill(&self, path: &str, limit: Duration) -> io::Result<()> {
+        let mut processes = BTreeSet::new();
+        self.directories(path).iter().for_each(|directory| processes_below(directory, &mut processes));
+        let mut killed = Vec::new();
+        for pid in processes.into_iter().filter_map(rustix::process::Pid::from_raw) {
+            // A pidfd means this process even if it ends and its number is given to another.
+            match pidfd_open(pid, PidfdFlags::empty()) {
+                Ok(process) => killed.push(process),
+                Err(error) if error == rustix::io::Errno::SRCH => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for process in &killed {
+            match pidfd_send_signal(process, rustix::process::Signal::KILL) {
+                Err(error) if error != rustix::io::Errno::SRCH => return Err(error.into()),
+                _ => {}
+            }
+        }
+        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+        for process in &killed {
+            if poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&limit))? == 0 {
+                let why = format!("processes of cgroup {path} do not end on SIGKILL");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+        }
+        Ok(())
     }
 
     #[cfg(test)]
@@ -232,6 +276,12 @@ fn remove(directory: &Path) -> io::Result<()> {
             Err(at(directory, error))
         }
     }
+}
+
+fn processes_below(directory: &Path, found: &mut BTreeSet<i32>) {
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    below(directory).iter().for_each(|child| processes_below(&directory.join(child), found));
 }
 
 /// Kills what still runs in a cgroup.

@@ -1,5 +1,6 @@
 //! The built-in images `skiff.local/hello:1` and `:2`: the running binary in an otherwise nearly empty root
-//! filesystem, so that a first deployment needs no registry.
+//! filesystem, so that a first deployment needs no registry. `skiff.local/pause:1` is what other runtimes want a
+//! sandbox to be made of.
 //!
 //! Their one layer holds the binary as a hard link, or as a copy where a link can't be or would not do. It is
 //! named by the binary's size, time and inode instead of its digest, which would take longer than a start
@@ -21,8 +22,12 @@ use super::store::{Layer, Record, Store};
 
 /// The host part of names that never go to a network.
 pub(crate) const DOMAIN: &str = "skiff.local";
-const REPOSITORY: &str = "skiff.local/hello";
-const TAGS: [&str; 2] = ["1", "2"];
+/// Names the layer that the images share, with what the executable is known by.
+const LAYER_OF: &str = "skiff.local/hello";
+const HELLO_1: &str = "skiff.local/hello:1";
+const HELLO_2: &str = "skiff.local/hello:2";
+const PAUSE: &str = "skiff.local/pause:1";
+const IMAGES: [&str; 3] = [HELLO_1, HELLO_2, PAUSE];
 
 const PASSWD: &str = "root:x:0:0:root:/:/skiff\nnobody:x:65534:65534:nobody:/:/skiff\n";
 const GROUP: &str = "root:x:0:\nnobody:x:65534:\n";
@@ -36,7 +41,7 @@ pub(crate) fn is_local(reference: &Reference) -> bool {
 pub(crate) fn refresh(store: &Store, executable: &Path) -> Result<(), ImageError> {
     let metadata = fs::metadata(executable).at("read", executable)?;
     let identity = format!(
-        "{REPOSITORY} {} {}.{:09} {}:{}",
+        "{LAYER_OF} {} {}.{:09} {}:{}",
         metadata.size(),
         metadata.mtime(),
         metadata.mtime_nsec(),
@@ -50,11 +55,11 @@ pub(crate) fn refresh(store: &Store, executable: &Path) -> Result<(), ImageError
         blob: None,
         usage: Usage { bytes: metadata.blocks() * 512, inodes: 12 },
     };
-    let images: Vec<(String, String, Vec<u8>)> = TAGS
+    let images: Vec<(String, String, Vec<u8>)> = IMAGES
         .iter()
-        .map(|tag| {
-            let config = config(tag, &diff_id);
-            (format!("{REPOSITORY}:{tag}"), sha256(&config), config)
+        .map(|name| {
+            let config = config(name, &diff_id);
+            ((*name).to_owned(), sha256(&config), config)
         })
         .collect();
     let guard = store.in_use()?;
@@ -120,16 +125,24 @@ fn intact(store: &Store, chain_id: &str, size: u64) -> bool {
 }
 
 /// The config document of one of the images, with the layer's digest.
-pub(crate) fn config(tag: &str, diff_id: &str) -> Vec<u8> {
-    json!({
-        "architecture": architecture(),
-        "os": "linux",
-        "config": {
+fn config(name: &str, diff_id: &str) -> Vec<u8> {
+    let hello = |tag: &str| {
+        json!({
             "Env": ["PATH=/", format!("HELLO_TAG={tag}")],
             "Entrypoint": ["/skiff", "hello"],
             "WorkingDir": "/",
             "ExposedPorts": {"8080/tcp": {}},
-        },
+        })
+    };
+    let config = match name {
+        HELLO_1 => hello("1"),
+        HELLO_2 => hello("2"),
+        _ => json!({"Env": ["PATH=/"], "Entrypoint": ["/skiff", "pause", "--here"], "WorkingDir": "/"}),
+    };
+    json!({
+        "architecture": architecture(),
+        "os": "linux",
+        "config": config,
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
         "history": [{"created_by": "skiff", "comment": "made from the running binary"}],
     })

@@ -1,5 +1,6 @@
 //! Role `pause`: the init of a pid namespace that the containers of a pod share. It reaps what is orphaned
-//! and does nothing else. `ARG0 pause CGROUP` prints the init's process number and leaves it running.
+//! and does nothing else. `ARG0 pause CGROUP` prints the init's process number and leaves it running;
+//! `ARG0 pause --here` is that init itself, for runtimes that start it as a container.
 #![allow(unsafe_code)]
 
 use std::ffi::OsString;
@@ -16,7 +17,12 @@ use crate::cgroup::Cgroups;
 
 /// The role's `main`. Single-threaded.
 pub(crate) fn main(argv: &[OsString]) -> ExitCode {
-    match run(argv.get(2).and_then(|cgroup| cgroup.to_str())) {
+    let argument = argv.get(2).and_then(|argument| argument.to_str());
+    let result = match argument {
+        Some("--here") => reap(),
+        cgroup => run(cgroup),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "{error}");

@@ -33,6 +33,8 @@ async fn the_built_in_images_are_there_and_run_the_binary() {
     assert!(image.config.env.contains(&"HELLO_TAG=2".to_owned()));
     assert!(image.pinned);
     assert_ne!(images.resolve("skiff.local/hello:1").unwrap().id, image.id);
+    let pause = images.resolve("skiff.local/pause:1").unwrap();
+    assert_eq!(pause.config.entrypoint, ["/skiff", "pause", "--here"]);
     let root = images.mount_rootfs(&image, "c1").await.unwrap();
     assert_eq!(fs::read(root.join("skiff")).unwrap(), b"one");
     assert_eq!(fs::metadata(root.join("tmp")).unwrap().mode() & 0o7777, 0o1777);
@@ -78,7 +80,7 @@ async fn a_new_binary_makes_new_images_and_containers_keep_the_old() {
     let new = again.resolve("skiff.local/hello:1").unwrap();
     assert_ne!(new.id, old.id);
     assert!(again.resolve(&old.id).is_none());
-    assert_eq!(again.list().len(), 2);
+    assert_eq!(again.list().len(), 3);
     assert_eq!(fs::read(root.join("skiff")).unwrap(), b"one");
     let layers = || fs::read_dir(node.dir.path().join("root/images/layers")).unwrap().count();
     assert_eq!(layers(), 2);
@@ -100,7 +102,7 @@ async fn a_large_binary_is_neither_read_nor_copied() {
     // More than the disk holds.
     file.set_len(1 << 42).unwrap();
     fs::set_permissions(node.dir.path().join("skiff"), fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(node.open().list().len(), 2);
+    assert_eq!(node.open().list().len(), 3);
     assert_eq!(file.metadata().unwrap().nlink(), 2);
 }
 

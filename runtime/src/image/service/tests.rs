@@ -25,7 +25,7 @@ async fn images_are_listed_streamed_and_filtered() {
     let Node { service, _dir } = node();
     let all =
         service.list_images(Request::new(cri::ListImagesRequest::default())).await.unwrap().into_inner();
-    assert_eq!(all.images.len(), 2);
+    assert_eq!(all.images.len(), 3);
     let filter = Some(cri::ImageFilter { image: spec("skiff.local/hello:2") });
     let one =
         service.list_images(Request::new(cri::ListImagesRequest { filter })).await.unwrap().into_inner();
