@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use e2e::cluster::{Cluster, PATIENCE, eventually, is_ready, node_port, of_app, pause, skiff, text};
@@ -15,24 +15,33 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
+/// What containerd is given: two versions of the demo, and what its sandboxes are made of.
+const IMAGES: [&str; 3] = ["skiff.local/hello:1", "skiff.local/hello:2", "skiff.local/pause:1"];
+
 /// Runs a test on a machine of its own, with a containerd that has the images.
 fn alone<F: Future<Output = ()>>(test: impl FnOnce(Containerd) -> F) {
     machine::isolate().expect("a network namespace: these tests need root");
     let containerd = Containerd::start();
-    let archive = containerd.dir().join("images.tar");
-    let images = ["skiff.local/hello:1", "skiff.local/hello:2", "skiff.local/pause:1"];
-    let saved = std::process::Command::new(skiff())
-        .args(["image", "save", "--data-dir", "/nonexistent", "-o"])
-        .arg(&archive)
-        .args(images)
-        .output()
-        .expect("skiff starts");
-    assert!(saved.status.success(), "{}", text(&saved.stderr));
-    let said = containerd.import(&archive);
-    assert!(images.iter().all(|image| said.contains(image)), "{said}");
-    std::fs::remove_file(archive).expect("the archive is there");
+    let said = containerd.import(archive());
+    assert!(IMAGES.iter().all(|image| said.contains(image)), "{said}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(test(containerd));
+}
+
+/// The images as an archive, saved once for all tests.
+fn archive() -> &'static Path {
+    static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
+    ARCHIVE.get_or_init(|| {
+        let archive = Path::new(env!("CARGO_TARGET_TMPDIR")).join("images.tar");
+        let saved = std::process::Command::new(skiff())
+            .args(["image", "save", "--data-dir", "/nonexistent", "-o"])
+            .arg(&archive)
+            .args(IMAGES)
+            .output()
+            .expect("skiff starts");
+        assert!(saved.status.success(), "{}", text(&saved.stderr));
+        archive
+    })
 }
 
 fn up(containerd: &Containerd) -> Cluster {
@@ -201,6 +210,30 @@ fn an_application_runs_on_containerd_as_on_the_embedded_runtime() {
         assert_eq!(show("--show-file", "/etc/credentials/password"), "correct horse battery staple");
         assert!(show("--show-file", "/etc/about/labels").contains("app=\"configured\""));
         assert_eq!(show("--show-file", "/etc/about/token").split('.').count(), 3, "a token");
+
+        // What the containers use is measured.
+        let pki = cluster.dir().join("pki");
+        let as_the_api_server = json!({
+            "clusters": [{"name": "node", "cluster": {
+                "server": format!("https://{}:10250", machine::ADDRESS),
+                "certificate-authority": pki.join("ca.crt"),
+            }}],
+            "users": [{"name": "server", "user": {
+                "client-certificate": pki.join("apiserver-kubelet-client.crt"),
+                "client-key": pki.join("apiserver-kubelet-client.key"),
+            }}],
+            "contexts": [{"name": "node", "context": {"cluster": "node", "user": "server"}}],
+            "current-context": "node",
+        });
+        let of_node = cluster.dir().join("node.kubeconfig");
+        std::fs::write(&of_node, as_the_api_server.to_string()).unwrap();
+        let node = client::connect::kubeconfig(&of_node, None).await.unwrap();
+        let asked = http::Request::get("/stats/summary").body(Vec::new()).unwrap();
+        let stats: serde_json::Value = node.request(asked).await.unwrap();
+        let of_pods = stats["pods"].as_array().cloned().unwrap_or_default();
+        assert_eq!(of_pods.len(), 5, "{stats}");
+        let used = |pod: &serde_json::Value| pod["memory"]["workingSetBytes"].as_u64().unwrap_or_default();
+        assert!(of_pods.iter().all(|pod| used(pod) > 0), "{stats}");
 
         // What is deleted is given back.
         cluster.ok(&["delete", "-f", &example("hello.yaml").to_string_lossy()]);
