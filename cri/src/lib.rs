@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint, Uri};
+pub use tonic::transport::Channel;
+use tonic::transport::{Endpoint, Uri};
 
 #[allow(clippy::all, missing_debug_implementations, unreachable_pub)]
 mod generated {
@@ -16,10 +17,15 @@ pub use generated::*;
 
 /// The socket could not be reached.
 #[derive(Debug, thiserror::Error)]
-#[error("container runtime at {}: {source}", path.display())]
+#[error("container runtime at {}: {}", path.display(), cause(source))]
 pub struct DialError {
     path: PathBuf,
     source: tonic::transport::Error,
+}
+
+/// The first thing that went wrong: transport errors only say that something did.
+fn cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error)
 }
 
 /// Connects to a runtime. `endpoint` is a path or a `unix://` URL.

@@ -280,7 +280,7 @@ fn pods_in_a_runtime_that_is_gone_are_told_of_and_ended_when_it_is_back() {
         let down = cluster.run(&["down", "--data-dir", &dir]);
         let said = text(&down.stderr);
         assert_eq!((down.status.code(), said.lines().count()), (Some(1), 1), "{said}");
-        assert!(said.contains("pods of node-1 are left in the container runtime at unix://"), "{said}");
+        assert!(said.contains("pods of node-1 are left behind: container runtime at /"), "{said}");
         assert_eq!(containerd.cni_files(), Vec::<String>::new());
         assert_eq!(cgroups(&id), Vec::<PathBuf>::new(), "what ran was ended");
         assert_eq!(ip(&["-o", "link"]).matches(": skv").count(), 0);

@@ -23,6 +23,8 @@ mod install;
 mod plugin;
 mod server;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use install::{Found, Installation};
 pub use plugin::main;

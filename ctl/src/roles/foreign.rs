@@ -2,10 +2,12 @@
 //! what is left in it at the end.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use base::{Clock, Tasks};
 use clap::Args;
+use cri::Channel;
 use cri::runtime_service_client::RuntimeServiceClient;
 use futures::stream::{self, StreamExt};
 use network::NodeNetwork;
@@ -23,6 +25,10 @@ const CONF_DIR: &str = "/etc/cni/net.d";
 const BIN_DIR: &str = "/opt/cni/bin";
 /// How long a runtime that lives may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// What containerd answers until it has found its containers again, and when it is asked once more.
+const STARTING: &str = "server is not initialized yet";
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+const LAST_RETRY: Duration = Duration::from_millis(500);
 /// How many sandboxes are ended at once.
 const AT_ONCE: usize = 8;
 
@@ -102,15 +108,15 @@ pub(crate) async fn connect(
 ) -> Result<(), Failure> {
     let about = |what: &str| format!("node {}: {what}", place.name);
     let known = Record::load(place)?;
-    let asked = patiently(endpoint, ask(endpoint)).await?;
-    // What an earlier start has chosen is not changed under the sandboxes that it made.
-    let (conf_dir, bin_dir) =
-        known.map(|known| (Some(known.cni_conf_dir), Some(known.cni_bin_dir))).unwrap_or_default();
+    let asked = ask(endpoint, clock).await?;
     let record = Record {
         endpoint: endpoint.to_owned(),
-        cni_conf_dir: args.cni_conf_dir.clone().or(conf_dir).or(asked.conf_dir).unwrap_or(CONF_DIR.into()),
-        cni_bin_dir: args.cni_bin_dir.clone().or(bin_dir).or(asked.bin_dir).unwrap_or(BIN_DIR.into()),
+        cni_conf_dir: args.cni_conf_dir.clone().or(asked.conf_dir).unwrap_or(CONF_DIR.into()),
+        cni_bin_dir: args.cni_bin_dir.clone().or(asked.bin_dir).unwrap_or(BIN_DIR.into()),
     };
+    if let Some(known) = known.filter(|known| *known != record) {
+        known.installation(place)?.remove().because(about("CNI"))?;
+    }
     record.store(place)?;
     // What went without a word, for example with a reboot.
     network.retain(&asked.sandboxes).await.because(about("network"))?;
@@ -127,7 +133,8 @@ pub(crate) async fn connect(
 /// Ends what a node has in its runtime, and takes the runtime's pod network away. The error says what is left.
 pub(crate) async fn end(place: &Place, record: &Record, tasks: &Tasks, clock: &Clock) -> Result<(), Failure> {
     let installation = record.installation(place)?;
-    let ended = match installation.install() {
+    let installed = installation.install();
+    let ended = match &installed {
         // A runtime gives nothing back without its configuration, and not before the plugin has agreed.
         Ok(Found::Ours) => cni::serve(&place.cni_socket(), Backend::Leaving, tasks, clock)
             .because(format!("CNI of {}", place.name)),
@@ -135,7 +142,7 @@ pub(crate) async fn end(place: &Place, record: &Record, tasks: &Tasks, clock: &C
         Err(error) => Err(Failure::new(format!("CNI of {}: {error}", place.name))),
     };
     let ended = match ended {
-        Ok(()) => end_sandboxes(place, &record.endpoint).await,
+        Ok(()) => end_sandboxes(place, &record.endpoint, clock).await,
         failed => failed,
     };
     installation.remove().because(format!("CNI of {}", place.name))?;
@@ -144,19 +151,14 @@ pub(crate) async fn end(place: &Place, record: &Record, tasks: &Tasks, clock: &C
     std::fs::remove_file(&path).because(path.display())
 }
 
-async fn end_sandboxes(place: &Place, endpoint: &str) -> Result<(), Failure> {
-    let left = |why: String| {
-        Failure::new(format!("pods of {} are left in the container runtime at {endpoint}: {why}", place.name))
-    };
-    let reach = async {
-        let runtime = Cri::connect(endpoint, &place.id).await.because("can't connect")?;
-        let sandboxes = runtime.list_sandboxes(None).await.because("can't list")?;
-        Ok((runtime, sandboxes))
-    };
-    let (runtime, sandboxes) = match tokio::time::timeout(PATIENCE, reach).await {
-        Ok(reached) => reached.map_err(|why: Failure| left(why.to_string()))?,
-        Err(_) => return Err(left(format!("no answer in {} s", PATIENCE.as_secs()))),
-    };
+async fn end_sandboxes(place: &Place, endpoint: &str, clock: &Clock) -> Result<(), Failure> {
+    let left = |why: String| Failure::new(format!("pods of {} are left behind: {why}", place.name));
+    let of_runtime = |why: String| left(format!("container runtime at {endpoint}: {why}"));
+    let channel = cri::dial(endpoint).await.map_err(|error| left(error.to_string()))?;
+    // It has seen the configuration that may have been put there just now.
+    settled(channel, clock, has_network).await.map_err(of_runtime)?;
+    let runtime = Cri::connect(endpoint, &place.id).await.map_err(|error| left(error.to_string()))?;
+    let sandboxes = runtime.list_sandboxes(None).await.map_err(|error| of_runtime(error.to_string()))?;
     let runtime = &runtime;
     let failures: Vec<String> = stream::iter(sandboxes)
         .map(|sandbox| async move {
@@ -167,7 +169,7 @@ async fn end_sandboxes(place: &Place, endpoint: &str) -> Result<(), Failure> {
         .filter_map(async |failure| failure)
         .collect()
         .await;
-    if failures.is_empty() { Ok(()) } else { Err(left(failures.join("; "))) }
+    if failures.is_empty() { Ok(()) } else { Err(of_runtime(failures.join("; "))) }
 }
 
 async fn end_sandbox(runtime: &Cri, id: &str) -> Result<(), RuntimeError> {
@@ -188,28 +190,50 @@ struct Asked {
     sandboxes: Vec<String>,
 }
 
-async fn ask(endpoint: &str) -> Result<Asked, Failure> {
+async fn ask(endpoint: &str, clock: &Clock) -> Result<Asked, Failure> {
     let about = || format!("container runtime at {endpoint}");
-    let mut runtime = RuntimeServiceClient::new(
-        cri::dial(endpoint).await.map_err(|error| Failure::new(error.to_string()))?,
-    );
-    let status = runtime.status(cri::StatusRequest { verbose: true }).await;
-    let status = status.map_err(|status| Failure::new(format!("{}: {}", about(), status.message())))?;
+    let channel = cri::dial(endpoint).await.map_err(|error| Failure::new(error.to_string()))?;
+    let status = settled(channel.clone(), clock, |_| true).await.because(about())?;
+    let mut runtime = RuntimeServiceClient::new(channel);
     let sandboxes = runtime.list_pod_sandbox(cri::ListPodSandboxRequest { filter: None }).await;
     let sandboxes = sandboxes.map_err(|status| Failure::new(format!("{}: {}", about(), status.message())))?;
-    let (conf_dir, bin_dir) = directories(&status.into_inner());
+    let (conf_dir, bin_dir) = directories(&status);
     let sandboxes = sandboxes.into_inner().items.into_iter().map(|sandbox| sandbox.id).collect();
     Ok(Asked { conf_dir, bin_dir, sandboxes })
 }
 
-async fn patiently<T>(endpoint: &str, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    match tokio::time::timeout(PATIENCE, call).await {
-        Ok(result) => result,
-        Err(_) => Err(Failure::new(format!(
-            "container runtime at {endpoint}: no answer in {} s",
-            PATIENCE.as_secs()
-        ))),
+/// The status of a runtime, once it knows of its containers: it is reached a while before. The error is in its words.
+///
+/// Without being `enough` by then, it is returned as it is.
+async fn settled(
+    channel: Channel,
+    clock: &Clock,
+    enough: fn(&cri::StatusResponse) -> bool,
+) -> Result<cri::StatusResponse, String> {
+    let mut runtime = RuntimeServiceClient::new(channel);
+    let mut end = pin!(clock.wait(PATIENCE));
+    let mut retry = FIRST_RETRY;
+    loop {
+        let answer = tokio::select! {
+            answer = runtime.status(cri::StatusRequest { verbose: true }) => answer,
+            () = &mut end => return Err(format!("no answer in {} s", PATIENCE.as_secs())),
+        };
+        let last = match answer {
+            Ok(status) if enough(status.get_ref()) => return Ok(status.into_inner()),
+            Ok(status) => Ok(status.into_inner()),
+            Err(status) if status.message() == STARTING => Err(STARTING.to_owned()),
+            Err(status) => return Err(status.message().to_owned()),
+        };
+        tokio::select! {
+            () = clock.wait(retry) => retry = (retry * 2).min(LAST_RETRY),
+            () = &mut end => return last,
+        }
     }
+}
+
+fn has_network(status: &cri::StatusResponse) -> bool {
+    let conditions = status.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().any(|condition| condition.r#type == "NetworkReady" && condition.status)
 }
 
 /// Where containerd reads its network: it shows its configuration to who asks for details. Other runtimes don't.

@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
 }
 
 /// What to print.
-fn run(call: Call) -> Result<Value, Failure> {
+pub(super) fn run(call: Call) -> Result<Value, Failure> {
     match call {
         Call::Version { version } => Ok(spec::versions(&version)),
         Call::Loopback { version, up: Some(netns), before } => {
