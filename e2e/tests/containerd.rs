@@ -1,12 +1,13 @@
 //! The same cluster and the same applications on containerd: as root, with Debian's containerd and runc.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use e2e::cluster::{Cluster, PATIENCE, eventually, is_ready, node_port, of_app, pause, skiff, text};
+use e2e::cluster::{
+    Cluster, PATIENCE, all_ready, eventually, example, node_port, of_app, pause, skiff, text,
+};
 use e2e::containerd::Containerd;
 use e2e::{machine, web};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -46,25 +47,6 @@ fn archive() -> &'static Path {
 
 fn up(containerd: &Containerd) -> Cluster {
     Cluster::up(&[&format!("--runtime-endpoint={}", containerd.endpoint())])
-}
-
-fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/examples").join(name)
-}
-
-/// Id and restart count of every container of the app, once so many pods are ready.
-fn all_ready(pods: &[Arc<Pod>], app: &str, wanted: usize) -> Option<BTreeSet<(String, i32)>> {
-    let found: Vec<_> = of_app(pods, app).collect();
-    if found.len() != wanted || !found.iter().all(|pod| is_ready(pod)) {
-        return None;
-    }
-    let statuses = found.into_iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref());
-    let statuses = statuses.flatten();
-    Some(
-        statuses
-            .map(|status| (status.container_id.clone().unwrap_or_default(), status.restart_count))
-            .collect(),
-    )
 }
 
 fn name_of_first(pods: &[Arc<Pod>], app: &str) -> String {
