@@ -74,7 +74,7 @@ impl Document<'_> {
     }
 
     fn paths(&self) -> impl Iterator<Item = (String, Value)> {
-        self.groups.iter().flat_map(move |rows| paths::of(rows, self.version))
+        self.groups.iter().flatten().flat_map(move |row| paths::of(row, self.version))
     }
 
     fn definitions(&self) -> schemas::Definitions<'_> {

@@ -31,16 +31,9 @@ impl Operation<'_> {
     }
 }
 
-/// All paths of the rows.
-pub(super) fn of(rows: &[&Resource], version: Version) -> Map<String, Value> {
+/// All paths of a row.
+pub(super) fn of(row: &Resource, version: Version) -> Map<String, Value> {
     let mut paths = Map::new();
-    for row in rows {
-        add(row, version, &mut paths);
-    }
-    paths
-}
-
-fn add(row: &Resource, version: Version, paths: &mut Map<String, Value>) {
     let kind = row.gvk();
     let start = base(row);
     let of_namespace =
@@ -67,10 +60,10 @@ fn add(row: &Resource, version: Version, paths: &mut Map<String, Value>) {
     if has(Verbs::DELETE_COLLECTION) {
         at_collection.push(operation("delete", "deleteCollection", "deletecollection", true));
     }
-    maker.path(paths, &collection, &at_collection, row.namespaced());
+    maker.path(&mut paths, &collection, &at_collection, row.namespaced());
     if row.namespaced() && has(Verbs::LIST) {
         let all = [Operation { suffix: "ForAllNamespaces", ..operation("get", "list", "list", true) }];
-        maker.path(paths, &format!("{start}/{}", row.plural), &all, false);
+        maker.path(&mut paths, &format!("{start}/{}", row.plural), &all, false);
     }
     let mut at_item = Vec::new();
     for (verb, method, id, action) in [
@@ -83,7 +76,7 @@ fn add(row: &Resource, version: Version, paths: &mut Map<String, Value>) {
             at_item.push(operation(method, id, action, false));
         }
     }
-    maker.path(paths, &item, &at_item, row.namespaced());
+    maker.path(&mut paths, &item, &at_item, row.namespaced());
     for part in &row.subresources {
         let suffix = capitalized(&part.name);
         let mut operations = Vec::new();
@@ -104,8 +97,9 @@ fn add(row: &Resource, version: Version, paths: &mut Map<String, Value>) {
                 });
             }
         }
-        maker.path(paths, &format!("{item}/{}", part.name), &operations, row.namespaced());
+        maker.path(&mut paths, &format!("{item}/{}", part.name), &operations, row.namespaced());
     }
+    paths
 }
 
 struct Maker<'a> {
