@@ -73,10 +73,25 @@ impl<T: Kind> Object for T {
     }
     fn to_bytes(&self) -> Vec<u8> {
         // Typed structs hold strings, numbers, lists and maps with string keys: writing them to memory cannot fail.
-        serde_json::to_vec(self).unwrap_or_default()
+        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
+        if !T::NULLS.is_empty() {
+            let value = serde_json::to_value(self).unwrap_or_default();
+            for name in T::NULLS.iter().filter(|name| value.get(**name).is_none()) {
+                // At the end, so that `apiVersion` and `kind` stay first.
+                bytes.pop();
+                bytes.extend_from_slice(format!(",\"{name}\":null}}").as_bytes());
+            }
+        }
+        bytes
     }
     fn to_value(&self) -> Value {
-        serde_json::to_value(self).unwrap_or_default()
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        if let Some(fields) = value.as_object_mut() {
+            for name in T::NULLS {
+                fields.entry(*name).or_insert(Value::Null);
+            }
+        }
+        value
     }
 }
 
@@ -117,6 +132,8 @@ pub trait Kind:
     const UNCONDITIONAL_UPDATE: bool = true;
     /// A deletion answers with the object that is gone, instead of a Status.
     const RETURNS_DELETED: bool = false;
+    /// The fields that are written as `null` where nothing is in them, as Go writes them.
+    const NULLS: &'static [&'static str] = &[];
 
     /// Fills in what the user left out (upstream's `SetDefaults_*`). Called on every decode of a request.
     /// (Not called `default`, so that `Pod::default()` keeps its meaning.)

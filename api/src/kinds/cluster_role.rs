@@ -18,6 +18,11 @@ use crate::{
 impl Kind for ClusterRole {
     const NAME: Option<NameRule> = Some(role::any_path_segment);
     const CREATE_ON_UPDATE: bool = true;
+    const NULLS: &'static [&'static str] = &["rules"];
+
+    fn set_defaults(&mut self) {
+        self.rules.take_if(|rules| rules.is_empty());
+    }
 
     fn validate(&self) -> Errors {
         let mut errors = role::rules(list(&self.rules), false);

@@ -21,6 +21,7 @@ use crate::{
 };
 
 impl Kind for EndpointSlice {
+    const NULLS: &'static [&'static str] = &["endpoints", "ports"];
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::text("AddressType").about(
@@ -40,6 +41,8 @@ impl Kind for EndpointSlice {
     ];
 
     fn set_defaults(&mut self) {
+        self.endpoints.take_if(|endpoints| endpoints.is_empty());
+        self.ports.take_if(|ports| ports.is_empty());
         for port in self.ports.iter_mut().flatten() {
             port.name.get_or_insert_default();
             port.protocol.get_or_insert_with(|| "TCP".to_owned());

@@ -50,6 +50,7 @@ impl Kind for Event {
     // Events of the core are checked as they always were: hardly. Their metadata is looked at in `validate`.
     const NAME: Option<NameRule> = Some(role::any_path_segment);
     const CREATE_ON_UPDATE: bool = true;
+    const NULLS: &'static [&'static str] = &["eventTime", "firstTimestamp", "lastTimestamp"];
     const COLUMNS: &'static [Column] = COLUMNS;
     const FIELDS: &'static [&'static str] = &[
         "involvedObject.kind",

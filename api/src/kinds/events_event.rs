@@ -16,6 +16,8 @@ use crate::{
 
 impl Kind for Event {
     const CREATE_ON_UPDATE: bool = true;
+    const NULLS: &'static [&'static str] =
+        &["eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"];
     const COLUMNS: &'static [Column] = COLUMNS;
     const FIELDS: &'static [&'static str] = &[
         "regarding.kind",

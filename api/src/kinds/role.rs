@@ -15,6 +15,11 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 impl Kind for Role {
     const NAME: Option<NameRule> = Some(any_path_segment);
     const CREATE_ON_UPDATE: bool = true;
+    const NULLS: &'static [&'static str] = &["rules"];
+
+    fn set_defaults(&mut self) {
+        self.rules.take_if(|rules| rules.is_empty());
+    }
 
     fn validate(&self) -> Errors {
         rules(list(&self.rules), true)

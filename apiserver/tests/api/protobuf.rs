@@ -115,12 +115,12 @@ async fn read(api: &Api, target: &str, accept: &str) -> (u16, String, Value) {
     (parts.status.as_u16(), media, value)
 }
 
-/// Without empty structs, which are always on the wire, and lists, which never are.
+/// Without empty structs, which are always on the wire, and without empty lists and nulls, which never are.
 fn whole(value: Value) -> Value {
     match value {
         Value::Object(map) => {
             let parts = map.into_iter().map(|(name, part)| (name, whole(part)));
-            parts.filter(|(_, part)| *part != json!({}) && *part != json!([])).collect()
+            parts.filter(|(_, part)| ![json!({}), json!([]), Value::Null].contains(part)).collect()
         }
         Value::Array(list) => list.into_iter().map(whole).collect(),
         other => other,

@@ -81,3 +81,29 @@ async fn a_resource_version_that_is_none_is_a_bad_request_of_a_list() {
     list.refused(400, "BadRequest", &format!("invalid resource version: {why}"));
     api.get(&format!("{MAPS}/a?resourceVersion=abc")).await.refused(500, "", why);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_go_writes_as_null_is_written_as_null() {
+    let api = api().await;
+    let event = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+    });
+    let created = api.post("/api/v1/namespaces/default/events", &event).await.ok();
+    let shown = created.as_object().unwrap();
+    for field in ["eventTime", "firstTimestamp", "lastTimestamp"] {
+        assert_eq!(shown.get(field), Some(&json!(null)), "{field}");
+    }
+    let other = api.get("/apis/events.k8s.io/v1/namespaces/default/events/e").await.ok();
+    let shown = other.as_object().unwrap();
+    for field in ["eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"] {
+        assert_eq!(shown.get(field), Some(&json!(null)), "{field}");
+    }
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r"}, "rules": [],
+    });
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+    let created = api.post(roles, &role).await.ok();
+    assert_eq!(created.as_object().unwrap().get("rules"), Some(&json!(null)));
+    assert_eq!(api.put(&format!("{roles}/r"), &role).await.ok(), created);
+}
