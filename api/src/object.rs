@@ -134,6 +134,8 @@ pub trait Kind:
     const RETURNS_DELETED: bool = false;
     /// The fields that are written as `null` where nothing is in them, as Go writes them.
     const NULLS: &'static [&'static str] = &[];
+    /// Of a kind that has a successor: the advice that comes with every answer, as a `Warning` header.
+    const DEPRECATED: Option<&'static str> = None;
 
     /// Fills in what the user left out (upstream's `SetDefaults_*`). Called on every decode of a request.
     /// (Not called `default`, so that `Pod::default()` keeps its meaning.)
@@ -271,6 +273,8 @@ pub trait Rules: Send + Sync + Debug {
     fn create_on_update(&self) -> bool;
     fn unconditional_update(&self) -> bool;
     fn returns_deleted(&self) -> bool;
+    /// The advice that comes with every answer about a kind that has a successor.
+    fn deprecated(&self) -> Option<&'static str>;
     /// Whether something besides `metadata.finalizers` keeps a deleted object.
     fn held(&self, object: &dyn Object) -> bool;
     /// What changes when a deletion begins that does not remove the object at once.
@@ -436,6 +440,10 @@ impl<T: Kind> Rules for Typed<T> {
 
     fn returns_deleted(&self) -> bool {
         T::RETURNS_DELETED
+    }
+
+    fn deprecated(&self) -> Option<&'static str> {
+        T::DEPRECATED
     }
 
     fn held(&self, object: &dyn Object) -> bool {

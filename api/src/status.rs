@@ -294,6 +294,12 @@ impl Status {
         .about(GroupResource::new("", ""), "")
     }
 
+    /// 422 for what does not fit the object that it is about, without saying why.
+    pub fn rejected() -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        Self::failure(422, Reason::Invalid, message).about(GroupResource::new("", ""), "")
+    }
+
     /// 500 for a passing failure; the client should try again.
     pub fn server_timeout(of: GroupResource<'_>, operation: &str, retry: u32) -> Self {
         let message = format!(

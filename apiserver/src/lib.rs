@@ -33,6 +33,7 @@ pub mod request;
 pub mod respond;
 pub mod routes;
 pub mod server;
+mod unread;
 mod user;
 
 pub use body::Body;

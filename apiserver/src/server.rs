@@ -28,7 +28,7 @@ use crate::body::{BoxError, boxed};
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
 use crate::registry::Registry;
-use crate::{Body, Config, Connection, UserInfo, bootstrap, pipeline, pki};
+use crate::{Body, Config, Connection, UserInfo, bootstrap, pipeline, pki, unread};
 
 /// The most connections at a time; further ones wait to be accepted.
 const CONNECTIONS: usize = 32_768;
@@ -221,7 +221,12 @@ impl Server {
         let token = self.tasks.token();
         let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
             let (server, connection) = (self.clone(), connection.clone());
-            async move { Ok::<_, Infallible>(pipeline::handle(&server, &connection, request.map(boxed)).await) }
+            async move {
+                let (request, unread) = unread::lend(request);
+                let response = pipeline::handle(&server, &connection, request).await;
+                unread.drop_rest().await;
+                Ok::<_, Infallible>(response)
+            }
         });
         let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);

@@ -222,7 +222,9 @@ impl Writer {
                 Err(failure) => return Err(failure),
             }
         }
-        let name = format!("{}.{:016x}", about.name, self.random.u64());
+        // Names sort as what happened: events of the same second are otherwise listed in any order.
+        let time = u64::try_from(record.at.as_nanosecond()).unwrap_or_default() & !0xffff;
+        let name = format!("{}.{:016x}", about.name, time | self.random.u64() & 0xffff);
         let event = self.event(&name, namespace, record);
         api.create(&PostParams::default(), &event).await?;
         self.known.put(record.identity.clone(), (name, 1));

@@ -46,7 +46,7 @@ impl Kind for ConfigMap {
             size += value.0.len();
         }
         if size > MAX_SIZE {
-            errors.push(FieldError::too_long(&Path::root(), MAX_SIZE));
+            errors.push(FieldError::too_long(&Path::new("[]"), MAX_SIZE));
         }
         errors
     }

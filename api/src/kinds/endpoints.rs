@@ -19,6 +19,8 @@ use crate::{
 
 impl Kind for Endpoints {
     const CREATE_ON_UPDATE: bool = true;
+    const DEPRECATED: Option<&'static str> =
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::text("Endpoints").about(
@@ -58,10 +60,6 @@ impl Kind for Endpoints {
             }
         }
         errors
-    }
-
-    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
     }
 
     fn cells(&self, now: Timestamp) -> Vec<Value> {

@@ -31,11 +31,11 @@ impl Kind for PriorityClass {
              more than one PriorityClasses exists with their `globalDefault` field set to true, the smallest value of \
              such global default PriorityClasses will be used as the default priority.",
         ),
-        Column::text("PreemptionPolicy").wide().about(
+        Column::age(),
+        Column::text("PreemptionPolicy").about(
             "preemptionPolicy is the Policy for preempting pods with lower priority. One of Never, PreemptLowerPriority. \
              Defaults to PreemptLowerPriority if unset.",
         ),
-        Column::age(),
     ];
 
     fn set_defaults(&mut self) {
@@ -87,8 +87,8 @@ impl Kind for PriorityClass {
             name_cell(&self.metadata),
             self.value.unwrap_or_default().into(),
             self.global_default.unwrap_or_default().into(),
-            text(&self.preemption_policy).into(),
             age(&self.metadata, now),
+            text(&self.preemption_policy).into(),
         ]
     }
 }

@@ -40,11 +40,7 @@ impl From<PatchError> for Status {
         match error {
             PatchError::Malformed(message) => Self::bad_request(message),
             // Upstream keeps the reason to itself.
-            PatchError::Unfit(_) => Self::failure(
-                422,
-                Reason::Invalid,
-                "the server rejected our request due to an error in our request",
-            ),
+            PatchError::Unfit(_) => Self::rejected(),
             PatchError::TooLarge(message) => Self::request_entity_too_large(message),
             PatchError::Conflict(message) => Self::failure(409, Reason::Conflict, message),
             // Upstream has no answer of its own for it.

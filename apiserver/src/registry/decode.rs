@@ -66,6 +66,10 @@ fn yaml(text: &str, strict: bool) -> Result<(Value, Vec<String>), Status> {
     let read = |duplicate_keys| {
         let mut options = Options::default();
         options.legacy_octal_numbers = true;
+        if let Some(budget) = &mut options.budget {
+            // What aliases can repeat: a bomb is found early, and no manifest has as much.
+            budget.max_recorded_anchor_events = 100_000;
+        }
         options.duplicate_keys = duplicate_keys;
         serde_saphyr::from_str_with_options::<Value>(text, options)
     };

@@ -19,6 +19,9 @@ pub async fn answer(
     row: &Arc<Resource>,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
+    if let Some(advice) = row.rules.deprecated() {
+        context.warnings.add(advice.to_owned());
+    }
     match context.info.verb {
         "get" => return read::get(server, context, row).await,
         "list" => return read::list(server, context, row).await,

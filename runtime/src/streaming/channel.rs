@@ -97,9 +97,10 @@ pub(super) fn status(code: i32) -> Vec<u8> {
 
 /// Why a process could not be run, as `metav1.Status`.
 pub(super) fn failure(why: &str) -> Vec<u8> {
+    let message = format!("error executing command in container: {why}");
     json!({
-        "metadata": {}, "status": "Failure", "message": format!("error executing command in container: {why}"),
-        "reason": "InternalError", "code": 500,
+        "metadata": {}, "status": "Failure", "message": format!("Internal error occurred: {message}"),
+        "reason": "InternalError", "details": { "causes": [{ "message": message }] }, "code": 500,
     })
     .to_string()
     .into_bytes()

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use api::resource::Resource;
 use api::selector::LabelSelector;
 use api::status::{Cause, GroupResource, Status};
+use bytes::Bytes;
 use http::{Response, StatusCode};
+use k8s_openapi::Resource as _;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::body::Body;
 use crate::cache::Selector;
 use crate::context::Context;
+use crate::negotiate::content_type;
 use crate::registry::create::whole_seconds;
 use crate::registry::options::{DeleteOptions, WriteOptions};
 use crate::registry::update::{self, Part};
@@ -23,6 +26,21 @@ use crate::{RequestInfo, respond};
 
 /// More evictions than this that the disruption controller has not seen yet are not added to.
 const MOST_UNSEEN: usize = 2000;
+
+/// The body under the version that is spoken now. Clients up to Kubernetes 1.21 send the earlier one, which has the same
+/// fields and is still taken.
+pub fn of_today(context: &Context<'_>, body: Bytes) -> Bytes {
+    if content_type(context.headers) != "application/json" {
+        return body;
+    }
+    match serde_json::from_slice::<Value>(&body) {
+        Ok(mut value) if value["apiVersion"] == "policy/v1beta1" => {
+            value["apiVersion"] = Eviction::API_VERSION.into();
+            value.to_string().into()
+        }
+        _ => body,
+    }
+}
 
 /// Evicts the pod of the path.
 pub async fn evict(

@@ -64,7 +64,7 @@ pub async fn answer(
         }
         (Action::Eviction, "create") => {
             let options = WriteOptions::read(&context.info.query, "CreateOptions")?;
-            let object = spoken(context, &body, &options)?;
+            let object = spoken(context, &eviction::of_today(context, body), &options)?;
             eviction::evict(server, context, row, object, &options).await
         }
         (Action::Token, "create") => {
