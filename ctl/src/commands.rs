@@ -1,10 +1,12 @@
 //! What a user asks of a cluster, verb by verb, as kubectl has it.
 
 mod apply;
+mod auth;
 mod config;
 mod create;
 mod delete;
 mod describe;
+mod diff;
 mod discovery;
 mod edit;
 mod exec;
@@ -16,9 +18,12 @@ mod logs;
 mod mutate;
 mod nodes;
 mod pods;
+mod replace;
 mod rollout;
 mod run;
+mod set;
 mod stream;
+mod taint;
 mod version;
 mod wait;
 
@@ -69,12 +74,21 @@ pub(crate) enum Command {
     Annotate(mutate::Label),
     /// Update fields of a resource
     Patch(mutate::PatchCommand),
+    /// Set specific features on objects
+    #[command(subcommand)]
+    Set(set::Set),
+    /// Replace a resource by file name or stdin
+    Replace(replace::Replace),
+    /// Diff the live version against a would-be applied version
+    Diff(diff::Diff),
     /// Wait for a specific condition on one or many resources
     Wait(wait::Wait),
     /// Mark node as unschedulable
     Cordon(nodes::Nodes),
     /// Mark node as schedulable
     Uncordon(nodes::Nodes),
+    /// Update the taints on one or more nodes
+    Taint(taint::Taint),
     /// Drain node in preparation for maintenance
     Drain(nodes::Drain),
     /// List events
@@ -89,6 +103,9 @@ pub(crate) enum Command {
     Explain(explain::Explain),
     /// Display cluster information
     ClusterInfo,
+    /// Inspect authorization
+    #[command(subcommand)]
+    Auth(auth::Auth),
     /// Modify kubeconfig files
     #[command(subcommand)]
     Config(config::Config),
@@ -142,6 +159,11 @@ impl Command {
                 with(global, async |session| label.run(session, Marks::Annotations).await).await.map(done)
             }
             Self::Patch(patch) => with(global, async |session| patch.run(session).await).await.map(done),
+            Self::Set(set) => with(global, async |session| set.run(session).await).await.map(done),
+            Self::Replace(replace) => {
+                with(global, async |session| replace.run(session).await).await.map(done)
+            }
+            Self::Diff(diff) => with(global, async |session| diff.run(session).await).await,
             Self::Wait(wait) => with(global, async |session| wait.run(session).await).await.map(done),
             Self::Cordon(nodes) => {
                 with(global, async |session| nodes.cordon(session, true).await).await.map(done)
@@ -149,6 +171,7 @@ impl Command {
             Self::Uncordon(nodes) => {
                 with(global, async |session| nodes.cordon(session, false).await).await.map(done)
             }
+            Self::Taint(taint) => with(global, async |session| taint.run(session).await).await.map(done),
             Self::Drain(drain) => with(global, async |session| drain.run(session).await).await.map(done),
             Self::Events(events) => with(global, async |session| events.run(session).await).await.map(done),
             Self::Top(top) => with(global, async |session| top.run(session).await).await.map(done),
@@ -158,6 +181,7 @@ impl Command {
                 with(global, async |session| explain.run(session).await).await.map(done)
             }
             Self::ClusterInfo => with(global, discovery::cluster_info).await.map(done),
+            Self::Auth(auth) => with(global, async |session| auth.run(session).await).await,
             Self::Config(config) => config.run(global).map(done),
             Self::Image(image) => image.run().await.map(done),
             Self::Completion { shell } => completion(shell).map(done),

@@ -43,6 +43,7 @@ impl OutputArgs {
             managed_fields: self.show_managed_fields,
             printed: 0,
             word: None,
+            kept: None,
         })
     }
 }
@@ -55,6 +56,8 @@ pub(crate) struct Printer {
     printed: usize,
     /// What is said instead of `created`.
     word: Option<&'static str>,
+    /// The objects so far, where they are shown as one at the end.
+    kept: Option<Vec<(Mapping, Value)>>,
 }
 
 impl Printer {
@@ -62,6 +65,25 @@ impl Printer {
     pub(crate) fn saying(mut self, word: &'static str) -> Self {
         self.word = Some(word);
         self
+    }
+
+    /// The same, but whole objects are shown as one, a list if there are several, by [`Self::finish`].
+    pub(crate) fn together(mut self) -> Self {
+        let whole = !matches!(self.format, Format::Table { .. } | Format::Name);
+        self.kept = whole.then(Vec::new);
+        self
+    }
+
+    /// Shows what was kept for the end.
+    pub(crate) fn finish(self) -> Result<(), Failure> {
+        let Some(mut kept) = self.kept else { return Ok(()) };
+        let Some((mapping, last)) = kept.pop() else { return Ok(()) };
+        let whole = if kept.is_empty() {
+            last
+        } else {
+            list(kept.into_iter().map(|(_, object)| object).chain([last]).collect())
+        };
+        crate::commands::print(self.format.whole(&mapping, &whole)?)
     }
 
     pub(crate) fn done(&mut self, mapping: &Mapping, object: &Value, done: &str) -> Result<(), Failure> {
@@ -75,6 +97,10 @@ impl Printer {
         let mut object = object.clone();
         if !self.managed_fields {
             drop_managed_fields(&mut object);
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push((mapping.clone(), object));
+            return Ok(());
         }
         let separator = if self.printed > 0 && self.format == Format::Yaml { "---\n" } else { "" };
         self.printed += 1;

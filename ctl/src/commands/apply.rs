@@ -129,7 +129,7 @@ impl Apply {
             return Err(Failure::new("error: --force-conflicts only works with --server-side"));
         }
         let field = self.validation.field()?;
-        let mut printer = self.output.printer()?;
+        let mut printer = self.output.printer()?.together();
         let mut failures: Vec<String> = Vec::new();
         // A kind is looked up when its turn comes: what comes before may have defined it.
         for manifest in self.files.read()? {
@@ -143,6 +143,7 @@ impl Apply {
                 Err(Ended::Failed(failure)) => failures.push(failure.to_string()),
             }
         }
+        printer.finish()?;
         if failures.is_empty() { Ok(()) } else { Err(Failure::new(failures.join("\n"))) }
     }
 
@@ -275,7 +276,7 @@ impl Job<'_> {
         let source = &self.manifest.source;
         let mut tries = 1;
         loop {
-            let (kind, patch) = self.difference(&modified, &current)?;
+            let (kind, patch) = difference(&self.mapping, &modified, &current, self.apply.overwrite)?;
             if patch.is_empty() {
                 return self.done(printer, &current, "unchanged");
             }
@@ -316,23 +317,29 @@ impl Job<'_> {
             self.namespace
         )
     }
+}
 
-    /// The patch that makes the current object what the file says.
-    fn difference(&self, modified: &Value, current: &Value) -> Result<(Patch, Map<String, Value>), Failure> {
-        let annotation = current["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap_or_default();
-        let original: Value = serde_json::from_str(annotation).unwrap_or_else(|_| json!({}));
-        let (Some(original), Some(modified), Some(current)) =
-            (original.as_object(), modified.as_object(), current.as_object())
-        else {
-            return Err(Failure::new(format!("error: {}: not an object", self.mapping.named(&self.name))));
-        };
-        let Some(ty) = self.mapping.strategic() else {
-            return Ok((Patch::Merge, merge_three_way(original, modified, current)));
-        };
-        let patch = strategic::three_way(ty, original, modified, current, self.apply.overwrite)
-            .map_err(|error| Failure::new(format!("error: {}: {error}", self.mapping.named(&self.name))))?;
-        Ok((Patch::Strategic, patch))
-    }
+/// The patch that makes the current object what the file says.
+pub(super) fn difference(
+    mapping: &Mapping,
+    modified: &Value,
+    current: &Value,
+    overwrite: bool,
+) -> Result<(Patch, Map<String, Value>), Failure> {
+    let about = || mapping.named(name(current));
+    let annotation = current["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap_or_default();
+    let original: Value = serde_json::from_str(annotation).unwrap_or_else(|_| json!({}));
+    let (Some(original), Some(modified), Some(current)) =
+        (original.as_object(), modified.as_object(), current.as_object())
+    else {
+        return Err(Failure::new(format!("error: {}: not an object", about())));
+    };
+    let Some(ty) = mapping.strategic() else {
+        return Ok((Patch::Merge, merge_three_way(original, modified, current)));
+    };
+    let patch = strategic::three_way(ty, original, modified, current, overwrite)
+        .map_err(|error| Failure::new(format!("error: {}: {error}", about())))?;
+    Ok((Patch::Strategic, patch))
 }
 
 /// The object with itself in the annotation, in the form that kubectl writes.

@@ -95,13 +95,14 @@ impl Delete {
         let mut ignore_not_found = self.ignore_not_found;
         for target in targets.list {
             match target {
-                Target::One { mapping, namespace, name, .. } => {
+                Target::One { mapping, namespace, name, manifest } => {
                     if self.all || !self.selectors.is_empty() {
                         return Err(Failure::new(
                             "error: name cannot be provided when a selector is specified",
                         ));
                     }
-                    named.push((mapping, namespace, name));
+                    let source = manifest.map(|manifest| manifest.source);
+                    named.push((mapping, namespace, name, source));
                 }
                 Target::All(_) if !self.all && self.selectors.is_empty() => {
                     return Err(Failure::new("error: resource(s) were provided, but no name was specified"));
@@ -113,7 +114,7 @@ impl Delete {
                         Ok(items) => named.extend(items.iter().map(|item| {
                             let (namespace, name) =
                                 (text(item, "metadata.namespace"), text(item, "metadata.name"));
-                            (mapping.clone(), namespace.to_owned(), name.to_owned())
+                            (mapping.clone(), namespace.to_owned(), name.to_owned(), None)
                         })),
                         Err(error) => errors.push(error),
                     }
@@ -127,7 +128,7 @@ impl Delete {
             );
         }
         let (mut gone, mut found) = (Vec::new(), 0);
-        for (mapping, namespace, name) in named {
+        for (mapping, namespace, name, source) in named {
             match self.one(session, &mapping, &namespace, &name).await {
                 Ok(uid) => {
                     found += 1;
@@ -135,7 +136,10 @@ impl Delete {
                     gone.push(Gone { mapping, namespace, name, uid });
                 }
                 Err(error) if error.is_not_found() && ignore_not_found => {}
-                Err(error) => errors.push(error),
+                Err(error) => errors.push(match source {
+                    Some(source) => error.when("deleting", &source),
+                    None => error,
+                }),
             }
         }
         if found == 0 && errors.is_empty() {

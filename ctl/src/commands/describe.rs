@@ -281,10 +281,14 @@ async fn events(out: &mut String, session: &Session, object: &Object) -> Result<
     line!(out, "Events:\n  Type\tReason\tAge\tFrom\tMessage\n  ----\t------\t----\t----\t-------");
     for event in &found {
         let component = text(event, "source.component");
+        let part = match text(event, "involvedObject.fieldPath") {
+            "" => String::new(),
+            part => format!("{part}: "),
+        };
         let from = if component.is_empty() { text(event, "reportingComponent") } else { component };
         line!(
             out,
-            "  {}\t{}\t{}\t{from}\t{}",
+            "  {}\t{}\t{}\t{from}\t{part}{}",
             text(event, "type"),
             text(event, "reason"),
             super::discovery::seen(event),

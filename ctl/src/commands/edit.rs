@@ -60,14 +60,14 @@ async fn edit(session: &Session, object: Object) -> Result<(), Failure> {
         // Nothing was changed since it was shown, be it at first or after a complaint.
         if body == shown {
             if complaint.is_empty() {
-                return print("Edit cancelled, no changes made.\n");
+                return cancelled();
             }
             return Err(Failure::new(format!("error: edit cancelled\n{complaint}")));
         }
         let sent = match parse_yaml(&body, 0) {
-            Ok(after) if after == before => return print("Edit cancelled, no changes made.\n"),
+            Ok(after) if after == before => return cancelled(),
             Ok(after) => send(session, &object, &before, &after).await,
-            Err(why) => Err(Failure::new(why)),
+            Err(why) => Err(Failure::new(why.to_string())),
         };
         match sent {
             Ok(()) => return print(format!("{} edited\n", object.label())),
@@ -78,6 +78,12 @@ async fn edit(session: &Session, object: Object) -> Result<(), Failure> {
             }
         }
     }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is how an edit ends")]
+fn cancelled() -> Result<(), Failure> {
+    eprintln!("Edit cancelled, no changes made.");
+    Ok(())
 }
 
 async fn send(session: &Session, object: &Object, before: &Value, after: &Value) -> Result<(), Failure> {

@@ -93,7 +93,14 @@ pub(crate) async fn attach(
     quiet: bool,
 ) -> Result<ExitCode, Failure> {
     refuse_finished(pod)?;
-    let container = container(pod, asked, quiet)?;
+    let container = container(pod, asked, quiet).map_err(|failure| match asked {
+        Some(_) => Failure::new(failure.to_string().replacen(
+            "error: ",
+            "error: cannot attach to the container: ",
+            1,
+        )),
+        None => failure,
+    })?;
     let has_tty = crate::resources::items(pod, "spec.containers")
         .iter()
         .any(|c| text(c, "name") == container && c["tty"] == true);

@@ -139,6 +139,24 @@ impl Get {
             match self.whole(session, self.call(target, session, format)).await {
                 Ok(value) => answers.push(Answer { mapping: mapping.clone(), value }),
                 Err(error) if error.is_not_found() && self.ignore_not_found => {}
+                // A bad selector: kubectl says which.
+                Err(ApiError::Refused(mut refusal))
+                    if refusal.reason == "BadRequest" && matches!(target, Target::All(_)) =>
+                {
+                    let [selector, field] = [&self.selectors.selector, &self.selectors.field_selector]
+                        .map(|text| text.as_deref().unwrap_or_default());
+                    let what = format!("/{}, Resource={}", mapping.api_version(), mapping.plural);
+                    let what = if mapping.group.is_empty() { what } else { what[1..].to_owned() };
+                    refusal.message = if selector.is_empty() && field.is_empty() {
+                        format!("Unable to list {what:?}: {}", refusal.message)
+                    } else {
+                        format!(
+                            "Unable to find {what:?} that match label selector {selector:?}, field selector {field:?}: {}",
+                            refusal.message
+                        )
+                    };
+                    errors.push(ApiError::Refused(refusal));
+                }
                 // A category may name what this user may not see; the rest is still of use.
                 Err(error) => errors.push(error),
             }

@@ -110,6 +110,17 @@ impl Label {
         if pairs.is_empty() && !self.list {
             return Err(Failure::new(format!("error: at least one {what} update is required")));
         }
+        for (key, value) in &pairs {
+            let Some(value) = value.as_ref().filter(|_| marks == Marks::Labels) else { continue };
+            let problems = api::name::label_value(value);
+            if !problems.is_empty() {
+                let pair = format!("{key}={value}");
+                return Err(Failure::new(format!(
+                    "error: invalid label value: {pair:?}: {}",
+                    problems.join(";")
+                )));
+            }
+        }
         let mut printer = self.subjects.output.printer()?;
         for object in self.subjects.find(session, &resources).await? {
             let current = &object.value["metadata"][marks.field()];
@@ -124,7 +135,10 @@ impl Label {
             for (key, value) in &pairs {
                 let before = current[key.as_str()].as_str();
                 match (before, value) {
-                    (None, None) => super::print(format!("{what} {key:?} not found.\n"))?,
+                    (None, None) if marks == Marks::Labels => {
+                        super::print(format!("{what} {key:?} not found.\n"))?;
+                    }
+                    (None, None) => {}
                     (Some(_), None) => {
                         changes.insert(key.clone(), Value::Null);
                     }

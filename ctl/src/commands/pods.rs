@@ -30,7 +30,12 @@ pub(crate) fn container(pod: &Value, asked: Option<&str>, quiet: bool) -> Result
         if all.iter().any(|(name, _)| name == asked) {
             return Ok(asked.to_owned());
         }
-        return Err(Failure::new(format!("error: container {asked} not found in pod {}", name(pod))));
+        let names: Vec<String> = all.iter().map(|(name, kind)| format!("{name}{kind}")).collect();
+        return Err(Failure::new(format!(
+            "error: container {asked} is not valid for pod {} out of: {}",
+            name(pod),
+            names.join(", ")
+        )));
     }
     let marked = pod["metadata"]["annotations"][DEFAULT_CONTAINER].as_str();
     if let Some(marked) = marked.filter(|marked| all.iter().any(|(name, _)| name == marked)) {
@@ -106,9 +111,6 @@ fn rank(pod: &Value) -> (bool, bool, bool, String) {
 pub(crate) async fn pod(session: &Session, word: &str) -> Result<Value, Failure> {
     let (mapping, object) = subject(session, word).await?;
     let pods = pods_of(session, &mapping, &object).await?;
-    if pods.len() > 1 {
-        eprintln!("Found {} pods, using pod/{}", pods.len(), name(&pods[0]));
-    }
     pods.into_iter().next().ok_or_else(|| {
         Failure::new(format!(
             "error: timed out waiting for the condition: no pods for {}",

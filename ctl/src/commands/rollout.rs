@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::apply::LAST_APPLIED;
 use super::mutate::one;
 use super::pods::selector_text;
 use super::wait::until;
@@ -128,7 +129,11 @@ fn restart(object: &Object) -> Result<(Value, &'static str), Failure> {
         )));
     }
     if object.value["spec"]["paused"] == true {
-        return Err(Failure::new("error: can't restart paused deployment (run rollout resume first)"));
+        return Err(Failure::new(format!(
+            "error: {} {:?} can't restart paused deployment (run rollout resume first)",
+            object.mapping.resource(),
+            object.name()
+        )));
     }
     let now = Timestamp::from_second(base::Clock::system().now().as_second()).unwrap_or_default();
     let annotations = json!({"kubectl.kubernetes.io/restartedAt": now.to_string()});
@@ -283,6 +288,7 @@ struct Past {
     revision: i64,
     cause: String,
     template: Value,
+    annotations: Value,
 }
 
 /// The revisions of a workload, oldest first: of a Deployment from its ReplicaSets, else from ControllerRevisions.
@@ -314,7 +320,7 @@ async fn past(session: &Session, object: &Object) -> Result<Vec<Past>, Failure> 
             let template =
                 if deployment { at(item, "spec.template") } else { at(item, "data.spec.template") };
             let cause = annotations[CHANGE_CAUSE].as_str().unwrap_or("<none>").to_owned();
-            Past { revision, cause, template: template.clone() }
+            Past { revision, cause, template: template.clone(), annotations: annotations.clone() }
         })
         .collect();
     all.sort_by_key(|past| past.revision);
@@ -328,7 +334,14 @@ impl History {
         if let Some(revision) = self.revision.filter(|revision| *revision > 0) {
             let found =
                 past.iter().find(|past| past.revision == revision).ok_or_else(|| no_revision(revision))?;
-            let lines = super::describe::template(&found.template);
+            let mut template = found.template.clone();
+            if let Some(cause) = found.annotations[CHANGE_CAUSE].as_str() {
+                if !template["metadata"]["annotations"].is_object() {
+                    template["metadata"]["annotations"] = json!({});
+                }
+                template["metadata"]["annotations"][CHANGE_CAUSE] = cause.into();
+            }
+            let lines = super::describe::template(&template);
             return print(format!("{} with revision #{revision}\n{}", object.label(), align(&lines)));
         }
         let mut lines = "REVISION\tCHANGE-CAUSE\n".to_owned();
@@ -346,6 +359,15 @@ fn no_revision(revision: i64) -> Failure {
 impl Undo {
     async fn run(self, session: &Session) -> Result<(), Failure> {
         let object = one(session, &self.resources).await?;
+        if object.value["metadata"]["annotations"][LAST_APPLIED].is_string() {
+            eprintln!(
+                "Warning: resource {}/{} was previously managed with 'kubectl apply'. Rolling back will not update the \
+                 {LAST_APPLIED} annotation, which may cause unexpected behavior on future 'kubectl apply' operations. \
+                 Consider using 'kubectl apply' with your previous configuration file instead.",
+                object.mapping.plural,
+                object.name()
+            );
+        }
         if object.value["spec"]["paused"] == true {
             return Err(Failure::new(format!(
                 "error: you cannot rollback a paused deployment; resume it first with 'skiff rollout resume' and try again"
@@ -365,7 +387,7 @@ impl Undo {
                 past.iter().position(|past| past.revision == revision).ok_or_else(|| no_revision(revision))?
             }
         };
-        let Past { revision, mut template, .. } = past.swap_remove(index);
+        let Past { revision, mut template, annotations, .. } = past.swap_remove(index);
         if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
             labels.remove("pod-template-hash");
         }
@@ -382,12 +404,33 @@ impl Undo {
             ));
         }
         // The whole template is replaced: what the newer one has beyond the older goes.
-        let patch = json!([{"op": "replace", "path": "/spec/template", "value": template}]);
+        let mut patch = json!([{"op": "replace", "path": "/spec/template", "value": template}]);
+        if object.mapping.kind == "Deployment" {
+            let annotations = rolled_back(&object.value["metadata"]["annotations"], &annotations);
+            let whole = json!({"op": "add", "path": "/metadata/annotations", "value": annotations});
+            patch.as_array_mut().into_iter().for_each(|patch| patch.push(whole.clone()));
+        }
         session
             .json(Call::patch(object.path(), Patch::Json, &patch).query("fieldManager", "kubectl-rollout"))
             .await?;
         print(format!("{} rolled back\n", object.label()))
     }
+}
+
+/// A Deployment's annotations as they were at a revision, but for those that say what is there now.
+fn rolled_back(now: &Value, then: &Value) -> Value {
+    const STAY: [&str; 6] = [
+        LAST_APPLIED,
+        REVISION,
+        "deployment.kubernetes.io/revision-history",
+        "deployment.kubernetes.io/desired-replicas",
+        "deployment.kubernetes.io/max-replicas",
+        "deprecated.deployment.rollback.to",
+    ];
+    let pairs = |annotations: &Value| annotations.as_object().cloned().unwrap_or_default();
+    let stays = |key: &String| STAY.contains(&key.as_str());
+    let kept = pairs(now).into_iter().filter(|(key, _)| stays(key));
+    Value::Object(kept.chain(pairs(then).into_iter().filter(|(key, _)| !stays(key))).collect())
 }
 
 #[cfg(test)]

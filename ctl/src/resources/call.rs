@@ -38,6 +38,10 @@ impl Call {
         Self::new(Method::POST, path).body(body)
     }
 
+    pub(crate) fn put(path: impl Into<String>, body: &Value) -> Self {
+        Self::new(Method::PUT, path).body(body)
+    }
+
     /// A patch of a kind: `merge`, `strategic-merge` or `json` (`-patch+json`), or `apply`.
     pub(crate) fn patch(path: impl Into<String>, kind: Patch, body: &Value) -> Self {
         let mut call = Self::new(Method::PATCH, path).body(body);

@@ -1,5 +1,6 @@
 //! Objects from files, directories and standard input: YAML of several documents, or JSON.
 
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -107,7 +108,6 @@ fn command_name() -> String {
 
 /// Reads a text of documents; appends what it holds.
 pub(crate) fn parse(text: &str, source: &str, into: &mut Vec<Manifest>) -> Result<(), Failure> {
-    let failed = |why: String| Failure::new(format!("error: error parsing {source}: {why}"));
     if text.trim_start().starts_with(['{', '[']) && !text.contains("\n---") {
         let stream = serde_json::Deserializer::from_str(text).into_iter::<Value>();
         let parsed: Result<Vec<Value>, _> = stream.collect();
@@ -120,7 +120,8 @@ pub(crate) fn parse(text: &str, source: &str, into: &mut Vec<Manifest>) -> Resul
         }
     }
     for (first_line, document) in documents(text) {
-        let object = yaml(document, first_line).map_err(&failed)?;
+        let object = yaml(document, first_line)
+            .map_err(|why| Failure::new(format!("error: error parsing {source}{}: {why}", why.position())))?;
         if !object.is_null() {
             add(object, source, into)?;
         }
@@ -155,6 +156,7 @@ fn options() -> Options {
     // Big manifests are the user's own; bombs are still found by the ratio of aliases.
     budget.max_nodes = 5_000_000;
     budget.max_events = 20_000_000;
+    budget.max_recorded_anchor_events = 100_000;
     serde_saphyr::options! {
         legacy_octal_numbers: true,
         duplicate_keys: DuplicateKeyPolicy::LastWins,
@@ -164,24 +166,48 @@ fn options() -> Options {
     }
 }
 
+/// What is wrong with a document, and where in its text.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Malformed {
+    /// Line and column, from 1.
+    at: Option<(u64, u64)>,
+    what: String,
+}
+
+impl Malformed {
+    /// `:line:column`, to follow the name of the file.
+    fn position(&self) -> String {
+        self.at.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("error converting YAML to JSON: yaml: ")?;
+        if let Some((line, _)) = self.at {
+            write!(f, "line {line}: ")?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
 /// Reads one document. The error names the line of the whole text and the column.
-pub(crate) fn yaml(document: &str, lines_before: u64) -> Result<Value, String> {
+pub(crate) fn yaml(document: &str, lines_before: u64) -> Result<Value, Malformed> {
     serde_saphyr::from_str_with_options(document, options()).map_err(|error| {
         let location = error.location();
         let text = error.without_snippet().to_string();
-        let mut text = text.lines().next().unwrap_or_default().trim().to_owned();
-        let Some(location) = location else {
-            return format!("error converting YAML to JSON: yaml: {text}");
-        };
+        let mut what = text.lines().next().unwrap_or_default().trim().to_owned();
+        let Some(location) = location else { return Malformed { at: None, what } };
         // The position is told once, in the file's own lines.
-        let told = format!("line {} column {}: ", location.line(), location.column());
-        text = text.replace(&told, "");
-        if let Some(at) = text.find(&format!(" at line {}", location.line())) {
-            text.truncate(at);
+        what = what.replace(&format!("line {} column {}: ", location.line(), location.column()), "");
+        if let Some(end) = what.find(" at line ") {
+            what.truncate(end);
         }
-        text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
-        let line = location.line() + lines_before;
-        format!("error converting YAML to JSON: yaml: line {line}: {text} (column {})", location.column())
+        what = what.strip_prefix("error: ").unwrap_or(&what).to_owned();
+        if what.starts_with("budget breached") {
+            "the document unfolds to more than it may".clone_into(&mut what);
+        }
+        Malformed { at: Some((location.line() + lines_before, location.column())), what }
     })
 }
 
@@ -292,14 +318,14 @@ mod tests {
     #[test]
     fn errors_name_the_line_of_the_file() {
         for (text, start) in [
-            ("a: b\n  c: d\n", "error: error parsing f.yaml: error converting YAML to JSON: yaml: line 2: "),
             (
-                "apiVersion: v1\nkind: A\n---\na: [\n",
-                "error: error parsing f.yaml: error converting YAML to JSON: yaml: line ",
+                "a: b\n  c: d\n",
+                "error: error parsing f.yaml:2:4: error converting YAML to JSON: yaml: line 2: ",
             ),
+            ("apiVersion: v1\nkind: A\n---\na: [\n", "error: error parsing f.yaml:4:"),
             (
                 "kind: &a [*a, *b]\n",
-                "error: error parsing f.yaml: error converting YAML to JSON: yaml: line 1: ",
+                "error: error parsing f.yaml:1:11: error converting YAML to JSON: yaml: line 1: ",
             ),
             (
                 "kind: A\n",

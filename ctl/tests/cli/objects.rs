@@ -69,7 +69,8 @@ async fn apply_says_what_is_wrong() {
     let bad = cluster.file("bad.yaml", "apiVersion: v1\nkind: ConfigMap\n  name: x\n");
     let ran = cluster.run(&format!("apply -f {bad}")).await;
     assert_eq!((ran.code, ran.out.as_str()), (1, ""));
-    let start = format!("error: error parsing {dir}/bad.yaml: error converting YAML to JSON: yaml: line 3: ");
+    let start =
+        format!("error: error parsing {dir}/bad.yaml:3:7: error converting YAML to JSON: yaml: line 3: ");
     assert!(ran.err.starts_with(&start), "{}", ran.err);
     let unknown =
         cluster.file("unknown.yaml", "apiVersion: example.com/v1\nkind: Foo\nmetadata: {name: x}\n");

@@ -8,7 +8,7 @@ use super::data::{self, Sources};
 use crate::Failure;
 use crate::commands::run::pairs;
 use crate::commands::{Global, print};
-use crate::resources::{Call, Session, name, text};
+use crate::resources::{ApiError, Call, Session, name, text};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Generator {
@@ -359,7 +359,29 @@ async fn make(session: &Session, making: &Making, mut object: Value) -> Result<(
     }
     let mut printer = making.output.printer()?;
     let sent = making.send(session, &mapping, session.namespace(), &object, &mut printer).await;
-    Ok(sent?)
+    sent.map_err(|error| match (error, failed_to(&kind)) {
+        (ApiError::Refused(refusal), Some(doing)) => {
+            Failure::new(format!("error: failed to create {doing} {}", refusal.message))
+        }
+        (error, _) => error.into(),
+    })
+}
+
+/// How kubectl words that an object of this kind can't be created; of some it says only why.
+fn failed_to(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "ClusterRoleBinding" => "clusterrolebinding:",
+        "ConfigMap" => "configmap:",
+        "CronJob" => "cronjob:",
+        "Deployment" => "deployment:",
+        "Job" => "job:",
+        "PodDisruptionBudget" => "poddisruptionbudget:",
+        "PriorityClass" => "priorityclass:",
+        "RoleBinding" => "rolebinding:",
+        "Secret" => "secret",
+        "ServiceAccount" => "serviceaccount:",
+        _ => return None,
+    })
 }
 
 fn object(api_version: &str, kind: &str, name: &str) -> Value {

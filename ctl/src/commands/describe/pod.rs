@@ -109,11 +109,19 @@ fn containers(out: &mut String, pod: &Value, title: &str, field: &str, status_fi
     for container in all {
         let statuses = items(&pod["status"], status_field);
         let status = statuses.iter().find(|status| status["name"] == container["name"]);
-        one_container(out, container, status, pad);
+        // Only of a pod, not of a template, is it known what a field will be.
+        let of = pad.is_empty().then_some(pod);
+        one_container(out, container, status, of, pad);
     }
 }
 
-fn one_container(out: &mut String, container: &Value, status: Option<&Value>, outer: &str) {
+fn one_container(
+    out: &mut String,
+    container: &Value,
+    status: Option<&Value>,
+    pod: Option<&Value>,
+    outer: &str,
+) {
     // In a template, all is indented already, and kubectl indents less.
     let (own, pad) = if outer.is_empty() { ("  ", "    ".to_owned()) } else { ("   ", "    ".to_owned()) };
     line!(out, "{own}{}:", name_of(container));
@@ -159,7 +167,7 @@ fn one_container(out: &mut String, container: &Value, status: Option<&Value>, ou
             line!(out, "{pad}{title}:\t{}", probe(&container[field]));
         }
     }
-    environment(out, container, &pad);
+    environment(out, container, pod, &pad);
     let mounts = items(container, "volumeMounts");
     if mounts.is_empty() {
         line!(out, "{pad}Mounts:\t<none>");
@@ -194,8 +202,7 @@ fn ports(out: &mut String, ports: &[Value], pad: &str) {
                 protocol => protocol,
             };
             let named = text(port, "name");
-            let named =
-                if named.is_empty() || field == "hostPort" { String::new() } else { format!(" ({named})") };
+            let named = if named.is_empty() { String::new() } else { format!(" ({named})") };
             format!("{}/{protocol}{named}", number(port, field))
         });
         texts.collect::<Vec<_>>().join(", ")
@@ -262,7 +269,22 @@ fn probe(probe: &Value) -> String {
     )
 }
 
-fn environment(out: &mut String, container: &Value, pad: &str) {
+/// The value of a field that a variable can be made from; nothing if it is only known in the container.
+fn field_value(pod: &Value, path: &str) -> String {
+    let metadata = &pod["metadata"];
+    let part = |map: &str| {
+        let key =
+            path.strip_prefix("metadata.")?.strip_prefix(map)?.strip_prefix("['")?.strip_suffix("']")?;
+        Some(&metadata[map][key])
+    };
+    let found = match path {
+        "metadata.name" | "metadata.namespace" | "metadata.uid" => Some(at(pod, path)),
+        _ => part("labels").or_else(|| part("annotations")),
+    };
+    found.and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn environment(out: &mut String, container: &Value, pod: Option<&Value>, pad: &str) {
     if !items(container, "envFrom").is_empty() {
         line!(out, "{pad}Environment Variables from:");
         for source in items(container, "envFrom") {
@@ -283,7 +305,9 @@ fn environment(out: &mut String, container: &Value, pad: &str) {
     for variable in env {
         let from = &variable["valueFrom"];
         let value = if from["fieldRef"].is_object() {
-            format!(" ({}:{})", text(from, "fieldRef.apiVersion"), text(from, "fieldRef.fieldPath"))
+            let path = text(from, "fieldRef.fieldPath");
+            let value = pod.map(|pod| field_value(pod, path)).unwrap_or_default();
+            format!("{value} ({}:{path})", text(from, "fieldRef.apiVersion"))
         } else if from["resourceFieldRef"].is_object() {
             format!(" ({})", text(from, "resourceFieldRef.resource"))
         } else if from["secretKeyRef"].is_object() {
