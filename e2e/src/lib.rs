@@ -3,6 +3,7 @@
 //! - [`cluster`]: a real cluster for one test, in a [`machine`] of its own; [`lan`]: one on several machines
 //! - [`containerd`]: another container runtime for it
 //! - [`web`]: who asks its services; [`load`]: who does so all the time
+//! - [`transcript`]: command lines with what they print; [`terminal`]: a program that believes to have a user
 //! - [`sim`]: the whole control plane on virtual time, from a seed
 
 pub mod cluster;
@@ -11,4 +12,6 @@ pub mod lan;
 pub mod load;
 pub mod machine;
 pub mod sim;
+pub mod terminal;
+pub mod transcript;
 pub mod web;
