@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(container(&pod, Some("i"), true).unwrap(), "i");
         assert_eq!(
             container(&pod, Some("x"), true).unwrap_err().to_string(),
-            "error: container x not found in pod p"
+            "error: container x is not valid for pod p out of: a, b, i (init)"
         );
         pod["metadata"]["annotations"][DEFAULT_CONTAINER] = "b".into();
         assert_eq!(container(&pod, None, true).unwrap(), "b");

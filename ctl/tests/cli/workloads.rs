@@ -86,10 +86,9 @@ async fn rollouts_are_followed_listed_and_undone() {
         .run("rollout pause deployment/hello")
         .await
         .fails("error: deployments.apps \"hello\" is already paused");
-    cluster
-        .run("rollout restart deployment/hello")
-        .await
-        .fails("error: can't restart paused deployment (run rollout resume first)");
+    cluster.run("rollout restart deployment/hello").await.fails(
+        "error: deployments.apps \"hello\" can't restart paused deployment (run rollout resume first)",
+    );
     cluster.run("rollout resume deployment/hello").await.prints("deployment.apps/hello resumed\n");
     cluster.run("rollout restart deployment/hello").await.prints("deployment.apps/hello restarted\n");
     let object = cluster.call("GET", "/apis/apps/v1/namespaces/default/deployments/hello", None).await;
@@ -271,5 +270,7 @@ async fn objects_are_made_from_flags_and_edited() {
     let edited = cluster.editor("sed -i s/hello:1/hello:2/", "edit deployment hello").await;
     edited.prints("deployment.apps/hello edited\n");
     assert_eq!(image(&cluster).await, "skiff.local/hello:2");
-    cluster.editor("true", "edit deployment/hello").await.prints("Edit cancelled, no changes made.\n");
+    let cancelled = cluster.editor("true", "edit deployment/hello").await;
+    let told = (cancelled.code, cancelled.out.as_str(), cancelled.err.as_str());
+    assert_eq!(told, (0, "", "Edit cancelled, no changes made.\n"));
 }
