@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::schema::TypeRef;
+use client::Reference;
 use client::error::is_not_found;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{Node, NodeStatus, Taint};
@@ -52,6 +53,7 @@ pub(crate) async fn keep(
     registered: watch::Sender<Option<Arc<Node>>>,
 ) {
     let keeper = Keeper { context, identity };
+    keeper.tell("Starting", "Starting kubelet.".to_owned());
     let node = keeper.register().await;
     registered.send_replace(Some(Arc::new(node.clone())));
     futures::future::join(keeper.renew(&node), keeper.report(node.clone())).await;
@@ -95,14 +97,39 @@ impl Keeper {
             }
             let before = node.status.clone().unwrap_or_default();
             let status = status::status(&report, &before, now);
-            return match patch(&before, &status) {
-                Some(patch) => self.write(patch).await,
-                None => Ok(node),
+            let node = match patch(&before, &status) {
+                Some(patch) => self.write(patch).await?,
+                None => node,
             };
+            self.tell_of(&before, &status);
+            return Ok(node);
         }
         let status = status::status(&report, &NodeStatus::default(), now);
-        let node = status::node(name, labels, self.identity.taints.clone(), status);
-        self.api().create(&PostParams::default(), &node).await
+        let node = status::node(name, labels, self.identity.taints.clone(), status.clone());
+        let node = self.api().create(&PostParams::default(), &node).await?;
+        self.tell_of(&NodeStatus::default(), &status);
+        Ok(node)
+    }
+
+    /// Tells of what has become of the node.
+    fn tell_of(&self, before: &NodeStatus, after: &NodeStatus) {
+        for reason in status::transitions(before, after) {
+            self.tell(reason, format!("Node {} status is now: {reason}", self.context.node_name));
+        }
+    }
+
+    fn tell(&self, reason: &str, message: String) {
+        let name = self.context.node_name.clone();
+        // Clients look for a node's events by its name in place of the uid, as the kubelet writes them.
+        let about = Reference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            namespace: String::new(),
+            uid: name.clone(),
+            name,
+            field_path: String::new(),
+        };
+        self.context.events.normal(&about, reason, message);
     }
 
     fn api(&self) -> Api<Node> {
@@ -163,6 +190,7 @@ impl Keeper {
                     None => known = status,
                     Some(patch) => match self.write(patch).await {
                         Ok(node) => {
+                            self.tell_of(&before, &status);
                             known = node.status.unwrap_or_default();
                             written = now;
                             wrote = true;

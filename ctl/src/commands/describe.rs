@@ -259,13 +259,11 @@ fn label(key: &str) -> String {
 }
 
 async fn events(out: &mut String, session: &Session, object: &Object) -> Result<(), Failure> {
-    let uid = text(&object.value, "metadata.uid");
-    // A node agent tells of its node by name, not by uid.
-    let uid = if object.mapping.kind == "Node" { object.name() } else { uid };
     let mut selector =
         format!("involvedObject.name={},involvedObject.kind={}", object.name(), object.mapping.kind);
+    // An agent tells of its node with the name in place of the uid.
     if object.mapping.kind != "Node" {
-        let _ = write!(selector, ",involvedObject.uid={uid}");
+        let _ = write!(selector, ",involvedObject.uid={}", text(&object.value, "metadata.uid"));
     }
     let selectors = Selectors { field_selector: Some(selector), ..Selectors::default() };
     let namespace = Some(object.namespace()).filter(|namespace| !namespace.is_empty());

@@ -140,6 +140,28 @@ fn conditions(report: &Report, before: &NodeStatus, now: Timestamp) -> Vec<NodeC
     conditions
 }
 
+/// The reasons of the events that tell of the way from one status to the next.
+pub(super) fn transitions(before: &NodeStatus, after: &NodeStatus) -> Vec<&'static str> {
+    let find = |status: &NodeStatus, kind: &str| {
+        let found = status.conditions.iter().flatten().find(|condition| condition.type_ == kind);
+        found.map(|condition| condition.status.clone())
+    };
+    let reasons = [
+        ("MemoryPressure", "False", "NodeHasSufficientMemory"),
+        ("DiskPressure", "False", "NodeHasNoDiskPressure"),
+        ("PIDPressure", "False", "NodeHasSufficientPID"),
+        ("Ready", "True", "NodeReady"),
+        ("Ready", "False", "NodeNotReady"),
+    ];
+    let is_news = |kind: &str, status: &str| {
+        let before = find(before, kind);
+        // How a node is when it registers is told of its pressures only, as upstream does.
+        find(after, kind).as_deref() == Some(status)
+            && before.as_deref().map_or(kind != "Ready", |before| before != status)
+    };
+    reasons.into_iter().filter(|(kind, status, _)| is_news(kind, status)).map(|(.., reason)| reason).collect()
+}
+
 /// The runtime's images as the node shows them.
 pub(super) fn images(images: Vec<cri::Image>) -> Vec<ContainerImage> {
     let mut images = images;
@@ -225,6 +247,19 @@ mod tests {
         assert_eq!(time(&ready), ("True".into(), at(20)));
         let capacity = ready.capacity.unwrap();
         assert_eq!((capacity["cpu"].0.as_str(), capacity["memory"].0.as_str()), ("1500m", "4Ki"));
+    }
+
+    #[test]
+    fn events_tell_what_a_node_has_become() {
+        let now = Timestamp::UNIX_EPOCH;
+        let none = NodeStatus::default();
+        let unready = status(&report(Some("no network")), &none, now);
+        let ready = status(&report(None), &unready, now);
+        let pressures = ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID"];
+        assert_eq!(transitions(&none, &unready), pressures);
+        assert_eq!(transitions(&unready, &ready), ["NodeReady"]);
+        assert_eq!(transitions(&ready, &ready), [""; 0]);
+        assert_eq!(transitions(&ready, &unready), ["NodeNotReady"]);
     }
 
     #[test]

@@ -60,6 +60,12 @@ async fn a_node_registers_and_says_that_it_lives() {
     cluster.clock.wait(Duration::from_secs(60)).await;
     let later = nodes.get("n1").await.unwrap().metadata.resource_version;
     assert_eq!(quiet, later, "without a change the node's object is not written");
+    let status = |reason: &str| format!("{reason}: Node n1 status is now: {reason}");
+    let mut told = cluster.events("n1").await;
+    told.sort();
+    let pressures = ["NodeHasNoDiskPressure", "NodeHasSufficientMemory", "NodeHasSufficientPID"].map(status);
+    assert_eq!(told[..3], pressures);
+    assert_eq!(told[3..], ["Starting: Starting kubelet."]);
 }
 
 #[tokio::test(start_paused = true)]
