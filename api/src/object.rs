@@ -74,9 +74,8 @@ impl<T: Kind> Object for T {
     fn to_bytes(&self) -> Vec<u8> {
         // Typed structs hold strings, numbers, lists and maps with string keys: writing them to memory cannot fail.
         let mut bytes = serde_json::to_vec(self).unwrap_or_default();
-        if !T::NULLS.is_empty() {
-            let value = serde_json::to_value(self).unwrap_or_default();
-            for name in T::NULLS.iter().filter(|name| value.get(**name).is_none()) {
+        for (name, is_absent) in T::NULLS {
+            if is_absent(self) {
                 // At the end, so that `apiVersion` and `kind` stay first.
                 bytes.pop();
                 bytes.extend_from_slice(format!(",\"{name}\":null}}").as_bytes());
@@ -87,8 +86,10 @@ impl<T: Kind> Object for T {
     fn to_value(&self) -> Value {
         let mut value = serde_json::to_value(self).unwrap_or_default();
         if let Some(fields) = value.as_object_mut() {
-            for name in T::NULLS {
-                fields.entry(*name).or_insert(Value::Null);
+            for (name, is_absent) in T::NULLS {
+                if is_absent(self) {
+                    fields.insert((*name).to_owned(), Value::Null);
+                }
             }
         }
         value
@@ -105,6 +106,9 @@ pub struct Replicas {
     /// The label selector of its pods, as text.
     pub selector: String,
 }
+
+/// A field by its JSON name, and whether an object has nothing in it.
+pub type Null<T> = (&'static str, fn(&T) -> bool);
 
 /// The rules of one kind. Every method has a default that does nothing; a kind's file says what differs.
 ///
@@ -132,8 +136,8 @@ pub trait Kind:
     const UNCONDITIONAL_UPDATE: bool = true;
     /// A deletion answers with the object that is gone, instead of a Status.
     const RETURNS_DELETED: bool = false;
-    /// The fields that are written as `null` where nothing is in them, as Go writes them.
-    const NULLS: &'static [&'static str] = &[];
+    /// The fields that are written as `null` where nothing is in them, as Go writes them, and whether that is so.
+    const NULLS: &'static [Null<Self>] = &[];
     /// Of a kind that has a successor: the advice that comes with every answer, as a `Warning` header.
     const DEPRECATED: Option<&'static str> = None;
 

@@ -22,9 +22,9 @@ const MOST: usize = 16 << 20;
 /// Nor for longer than this.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// The rest of a request's body, once its handler has dropped it.
-#[derive(Debug, Default)]
-pub(crate) struct Unread(Arc<Mutex<Option<Incoming>>>);
+/// The rest of a request's body, once its handler has dropped it; nothing for a request without one.
+#[derive(Debug)]
+pub(crate) struct Unread(Option<Arc<Mutex<Option<Incoming>>>>);
 
 /// A body that is given back when it is dropped before its end.
 struct Lent {
@@ -36,20 +36,20 @@ struct Lent {
 
 /// The request for its handler, and what will be left of its body.
 pub(crate) fn lend(request: Request<Incoming>) -> (Request<RequestBody>, Unread) {
-    let unread = Unread::default();
     let (parts, body) = request.into_parts();
     if body.is_end_stream() {
-        return (Request::from_parts(parts, boxed(body)), unread);
+        return (Request::from_parts(parts, boxed(body)), Unread(None));
     }
-    let silent = parts.headers.contains_key(EXPECT);
-    let lent = Lent { inner: Some(body), back: unread.0.clone(), silent };
-    (Request::from_parts(parts, boxed(lent)), unread)
+    let (back, silent) = (Arc::default(), parts.headers.contains_key(EXPECT));
+    let lent = Lent { inner: Some(body), back: Arc::clone(&back), silent };
+    (Request::from_parts(parts, boxed(lent)), Unread(Some(back)))
 }
 
 impl Unread {
     /// Reads what is left.
     pub(crate) async fn drop_rest(self) {
-        let rest = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(back) = self.0 else { return };
+        let rest = back.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut rest) = rest.filter(|rest| rest.size_hint().lower() <= MOST as u64) else { return };
         let reading = async {
             let mut seen = 0;

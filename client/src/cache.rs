@@ -143,12 +143,14 @@ impl<K> Debug for Index<K> {
     }
 }
 
+/// What a cache can hold: the objects of a kind, `Cached<DynamicType = ()>` if it is a built-in one.
+pub trait Cached: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+
+impl<K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static> Cached for K {}
+
 // === impl Cache ===
 
-impl<K> Cache<K>
-where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
+impl<K: Cached> Cache<K> {
     /// Starts to follow the API. The cache is empty until [`Cache::synced`] returns.
     pub fn start(tasks: &Tasks, client: Client, clock: Clock, random: Random, config: CacheConfig<K>) -> Self
     where

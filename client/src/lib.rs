@@ -13,7 +13,7 @@ pub mod error;
 mod events;
 mod reflector;
 
-pub use cache::{Cache, CacheConfig, Change, Changes, Index, Key, Source};
+pub use cache::{Cache, CacheConfig, Cached, Change, Changes, Index, Key, Source};
 pub use connect::{ConnectError, in_process};
 pub use election::{ElectionConfig, LeaderElection};
 pub use events::{EventKind, Events, Reference};

@@ -1,7 +1,6 @@
 //! Keeps a cache equal to the API: list, then watch from the list's revision, and list again only when the
 //! history is gone (410). A failed list leaves the cache as it is: an error is never an empty list.
 
-use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +11,9 @@ use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::ObjectList;
 use kube::core::request::Request;
 use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
 use tracing::debug;
 
-use crate::cache::{Shared, Source};
+use crate::cache::{Cached, Shared, Source};
 use crate::error;
 
 const PAGE: u32 = 500;
@@ -54,10 +52,7 @@ enum Interrupted {
     Broken(String, kube::Error),
 }
 
-impl<K> Reflector<K>
-where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
+impl<K: Cached> Reflector<K> {
     pub(crate) async fn run(self) {
         let request = Request::new(&self.source.path);
         let mut state = State::List;

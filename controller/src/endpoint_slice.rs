@@ -27,16 +27,12 @@ pub(crate) const SERVICE: &str = "kubernetes.io/service-name";
 pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const CONTROLLER: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
-const BY_SERVICE: &str = "service";
+/// The index of slices by the key of their service.
+pub(crate) const BY_SERVICE: &str = "service";
 
 /// Starts the controller.
 pub(crate) fn start(context: &Context, _: &Config) {
-    let slices = context.caches.own::<EndpointSlice>(CacheConfig {
-        labels: Some(format!("{MANAGED_BY}={CONTROLLER}")),
-        indexes: vec![Index { name: BY_SERVICE, values: |slice| vec![service_of(slice).to_string()] }],
-        trim: Some(|slice| slice.metadata.managed_fields = None),
-        ..CacheConfig::default()
-    });
+    let slices = slices_of(context, CONTROLLER);
     let nodes = context.caches.of::<Node>();
     let mut worker = Worker::new(context, 5);
     let sources = Sources::follow(context, &mut worker);
@@ -87,6 +83,16 @@ impl Slices {
             self.sources.selecting(&pod).into_iter().for_each(|key| self.queue.add(key));
         }
     }
+}
+
+/// The slices that `manager` keeps, indexed by their service.
+pub(crate) fn slices_of(context: &Context, manager: &str) -> Cache<EndpointSlice> {
+    context.caches.own(CacheConfig {
+        labels: Some(format!("{MANAGED_BY}={manager}")),
+        indexes: vec![Index { name: BY_SERVICE, values: |slice| vec![service_of(slice).to_string()] }],
+        trim: Some(|slice| slice.metadata.managed_fields = None),
+        ..CacheConfig::default()
+    })
 }
 
 /// The service whose slice it is.

@@ -11,28 +11,22 @@ mod tests;
 
 use std::sync::Arc;
 
-use client::{Cache, CacheConfig, Index, Key, Reference};
+use client::{Cache, Key, Reference};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::Config;
-use crate::endpoint_slice::{MANAGED_BY, ports_key, service_of};
+use crate::endpoint_slice::{BY_SERVICE, ports_key, service_of, slices_of};
 use crate::endpoints::LEADER;
 use crate::harness::{self, Context, Error, Plan, Reconciler, Worker, Write};
 
 const CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 /// The label of Endpoints that are not to be mirrored.
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
-const BY_SERVICE: &str = "service";
 
 /// Starts the controller.
 pub(crate) fn start(context: &Context, _: &Config) {
-    let slices = context.caches.own::<EndpointSlice>(CacheConfig {
-        labels: Some(format!("{MANAGED_BY}={CONTROLLER}")),
-        indexes: vec![Index { name: BY_SERVICE, values: |slice| vec![service_of(slice).to_string()] }],
-        trim: Some(|slice| slice.metadata.managed_fields = None),
-        ..CacheConfig::default()
-    });
+    let slices = slices_of(context, CONTROLLER);
     let services = context.caches.of::<Service>();
     let endpoints = context.caches.of::<Endpoints>();
     let mut worker = Worker::new(context, 5);

@@ -12,12 +12,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use client::{Cache, CacheConfig, Client};
-use k8s_openapi::api::core::v1::{Node, Pod};
-use serde::de::DeserializeOwned;
+use client::{Cache, CacheConfig, Cached, Client};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Node, Pod};
 use tempfile::TempDir;
 
 use crate::machine::{self, ADDRESS};
+use crate::web;
 
 /// How long anything that a test waits for may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -150,16 +150,7 @@ impl Cluster {
     }
 
     /// A cache of all objects of a kind, filled.
-    pub async fn cache<K>(&self) -> Cache<K>
-    where
-        K: kube::Resource<DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
+    pub async fn cache<K: Cached<DynamicType = ()>>(&self) -> Cache<K> {
         filled(&self.tasks, self.client().await).await
     }
 }
@@ -214,10 +205,7 @@ pub fn text(bytes: &[u8]) -> String {
 }
 
 /// A cache of all objects of a kind, filled.
-pub async fn filled<K>(tasks: &base::Tasks, client: Client) -> Cache<K>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
-{
+pub async fn filled<K: Cached<DynamicType = ()>>(tasks: &base::Tasks, client: Client) -> Cache<K> {
     let (clock, random) = (base::Clock::system(), base::Random::system());
     let cache = Cache::start(tasks, client, clock, random, CacheConfig::default());
     within("the first list", cache.synced()).await;
@@ -247,7 +235,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// Returns what `look` finds in a cache, now or after a change of it.
 pub async fn eventually<K, T>(what: &str, cache: &Cache<K>, mut look: impl FnMut(&[Arc<K>]) -> Option<T>) -> T
 where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Cached<DynamicType = ()>,
 {
     let mut changes = cache.subscribe();
     let waiting = async {
@@ -318,4 +306,38 @@ pub fn alone<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
 /// The address of a node port on this machine.
 pub fn node_port(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), port)
+}
+
+/// Makes a container of the demo application end with a code. Returns how it ended, once it is started again.
+pub async fn end_a_container(pods: &Cache<Pod>, app: &str, code: i32) -> ContainerStateTerminated {
+    let (ip, name) = of_app(&pods.list(), app)
+        .find_map(|pod| Some((pod.status.as_ref()?.pod_ip.clone()?, pod.metadata.name.clone()?)))
+        .expect("a pod with an address");
+    let address = SocketAddr::new(ip.parse().expect("an address"), 8080);
+    // The connection may be gone before the answer.
+    let _ = web::get(address, &format!("/exit?code={code}"), Duration::from_secs(5));
+    let restarted = eventually("a restart", pods, |pods| {
+        let pod = of_app(pods, app).find(|pod| pod.metadata.name.as_deref() == Some(&name))?;
+        let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?.clone();
+        (status.restart_count > 0 && status.ready).then_some(status)
+    })
+    .await;
+    restarted.last_state.and_then(|state| state.terminated).expect("how it ended is told")
+}
+
+/// Asks a service until it answers: each node learns of its endpoints in its own time.
+pub fn answer(port: u16) -> String {
+    answer_at(node_port(port))
+}
+
+/// The same of an address.
+pub fn answer_at(address: SocketAddr) -> String {
+    let started = Instant::now();
+    loop {
+        match web::get(address, "/", Duration::from_secs(2)) {
+            Ok((200, body)) => return body,
+            other if started.elapsed() > PATIENCE => panic!("{address}: {other:?}"),
+            _ => pause(),
+        }
+    }
 }

@@ -13,10 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use client::{Cache, Client};
+use client::{Cache, Cached, Client};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 use crate::cluster::{PATIENCE, filled, pause, skiff, text};
@@ -228,16 +227,7 @@ impl Machine {
     }
 
     /// A cache of all objects of a kind, filled.
-    pub async fn cache<K>(&self) -> Cache<K>
-    where
-        K: kube::Resource<DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
+    pub async fn cache<K: Cached<DynamicType = ()>>(&self) -> Cache<K> {
         filled(&self.tasks, self.client().await).await
     }
 }

@@ -6,33 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use e2e::cluster::{
-    Cluster, all_ready, alone, eventually, example, is_ready, node_is_ready, node_port, of_app, on_nodes,
-    pause, ready_after, text, within,
+    Cluster, all_ready, alone, answer, answer_at, end_a_container, eventually, example, is_ready,
+    node_is_ready, node_port, of_app, on_nodes, pause, ready_after, text, within,
 };
 use e2e::load::Load;
-use e2e::web;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-
-/// Asks a service until it answers: each node learns of its endpoints in its own time.
-fn answer(port: u16) -> String {
-    answer_at(node_port(port))
-}
-
-fn answer_at(address: std::net::SocketAddr) -> String {
-    let started = Instant::now();
-    loop {
-        match web::get(address, "/", Duration::from_secs(2)) {
-            Ok((200, body)) => return body,
-            other if started.elapsed() > e2e::cluster::PATIENCE => panic!("{address}: {other:?}"),
-            _ => pause(),
-        }
-    }
-}
 
 #[test]
 fn an_application_runs_is_updated_without_a_failed_request_and_heals() {
@@ -84,19 +67,7 @@ fn an_application_runs_is_updated_without_a_failed_request_and_heals() {
         .await;
 
         // A container that ends is started again.
-        let (ip, name) = of_app(&pods.list(), "hello")
-            .find_map(|pod| Some((pod.status.as_ref()?.pod_ip.clone()?, pod.metadata.name.clone()?)))
-            .unwrap();
-        let address = std::net::SocketAddr::new(ip.parse().unwrap(), 8080);
-        // The connection may be gone before the answer.
-        let _ = web::get(address, "/exit?code=3", Duration::from_secs(5));
-        let restarted = eventually("a restart", &pods, |pods| {
-            let pod = of_app(pods, "hello").find(|pod| pod.metadata.name.as_deref() == Some(&name))?;
-            let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?.clone();
-            (status.restart_count > 0 && status.ready).then_some(status)
-        })
-        .await;
-        let ended = restarted.last_state.and_then(|state| state.terminated).expect("how it ended is told");
+        let ended = end_a_container(&pods, "hello", 3).await;
         assert_eq!((ended.exit_code, ended.reason.as_deref()), (3, Some("Error")));
 
         // An image that doesn't exist is said to.

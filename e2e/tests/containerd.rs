@@ -1,15 +1,14 @@
 //! The same cluster and the same applications on containerd: as root, with Debian's containerd and runc.
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use e2e::cluster::{
-    Cluster, PATIENCE, all_ready, eventually, example, node_port, of_app, pause, skiff, text,
+    Cluster, PATIENCE, all_ready, answer, end_a_container, eventually, example, of_app, pause, skiff, text,
 };
 use e2e::containerd::Containerd;
-use e2e::{machine, web};
+use e2e::machine;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
@@ -51,18 +50,6 @@ fn up(containerd: &Containerd) -> Cluster {
 
 fn name_of_first(pods: &[Arc<Pod>], app: &str) -> String {
     of_app(pods, app).next().and_then(|pod| pod.metadata.name.clone()).expect("a pod")
-}
-
-/// Asks a service until it answers.
-fn answer(port: u16) -> String {
-    let started = Instant::now();
-    loop {
-        match web::get(node_port(port), "/", Duration::from_secs(2)) {
-            Ok((200, body)) => return body,
-            other if started.elapsed() > PATIENCE => panic!("node port {port}: {other:?}"),
-            _ => pause(),
-        }
-    }
 }
 
 fn ip(arguments: &[&str]) -> String {
@@ -151,19 +138,7 @@ fn an_application_runs_on_containerd_as_on_the_embedded_runtime() {
         assert!(answer(30080).contains("tag 2"));
 
         // A container that ends is started again.
-        let (address, name) = of_app(&pods.list(), "hello")
-            .find_map(|pod| Some((pod.status.as_ref()?.pod_ip.clone()?, pod.metadata.name.clone()?)))
-            .unwrap();
-        let address = SocketAddr::new(address.parse::<IpAddr>().unwrap(), 8080);
-        // The connection may be gone before the answer.
-        let _ = web::get(address, "/exit?code=3", Duration::from_secs(5));
-        let restarted = eventually("a restart", &pods, |pods| {
-            let pod = of_app(pods, "hello").find(|pod| pod.metadata.name.as_deref() == Some(&name))?;
-            let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?.clone();
-            (status.restart_count > 0 && status.ready).then_some(status)
-        })
-        .await;
-        let ended = restarted.last_state.and_then(|state| state.terminated).expect("how it ended is told");
+        let ended = end_a_container(&pods, "hello", 3).await;
         assert_eq!((ended.exit_code, ended.reason.as_deref()), (3, Some("Error")));
 
         // Containers outlive the agent, and the next one takes them over.

@@ -12,13 +12,13 @@ use super::{
 use crate::{
     field::{Errors, FieldError, Path},
     name::NameRule,
-    object::Kind,
+    object::{Kind, Null},
 };
 
 impl Kind for ClusterRole {
     const NAME: Option<NameRule> = Some(role::any_path_segment);
     const CREATE_ON_UPDATE: bool = true;
-    const NULLS: &'static [&'static str] = &["rules"];
+    const NULLS: &'static [Null<Self>] = &[("rules", |it| it.rules.is_none())];
 
     fn set_defaults(&mut self) {
         self.rules.take_if(|rules| rules.is_empty());

@@ -16,12 +16,13 @@ use super::{
 use crate::{
     field::{Errors, FieldError, Path},
     meta, name,
-    object::{Kind, name_cell},
+    object::{Kind, Null, name_cell},
     resource::Column,
 };
 
 impl Kind for EndpointSlice {
-    const NULLS: &'static [&'static str] = &["endpoints", "ports"];
+    const NULLS: &'static [Null<Self>] =
+        &[("endpoints", |it| it.endpoints.is_none()), ("ports", |it| it.ports.is_none())];
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::text("AddressType").about(

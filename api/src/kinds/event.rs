@@ -15,7 +15,7 @@ use super::{
 use crate::{
     field::{Errors, FieldError, Path},
     name::NameRule,
-    object::{Kind, name_cell},
+    object::{Kind, Null, name_cell},
     resource::Column,
 };
 
@@ -50,7 +50,11 @@ impl Kind for Event {
     // Events of the core are checked as they always were: hardly. Their metadata is looked at in `validate`.
     const NAME: Option<NameRule> = Some(role::any_path_segment);
     const CREATE_ON_UPDATE: bool = true;
-    const NULLS: &'static [&'static str] = &["eventTime", "firstTimestamp", "lastTimestamp"];
+    const NULLS: &'static [Null<Self>] = &[
+        ("eventTime", |it| it.event_time.is_none()),
+        ("firstTimestamp", |it| it.first_timestamp.is_none()),
+        ("lastTimestamp", |it| it.last_timestamp.is_none()),
+    ];
     const COLUMNS: &'static [Column] = COLUMNS;
     const FIELDS: &'static [&'static str] = &[
         "involvedObject.kind",

@@ -10,14 +10,17 @@ use super::{
 };
 use crate::{
     field::{Errors, FieldError, Path},
-    object::{Kind, name_cell},
+    object::{Kind, Null, name_cell},
     resource::Column,
 };
 
 impl Kind for Event {
     const CREATE_ON_UPDATE: bool = true;
-    const NULLS: &'static [&'static str] =
-        &["eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"];
+    const NULLS: &'static [Null<Self>] = &[
+        ("eventTime", |it| it.event_time.is_none()),
+        ("deprecatedFirstTimestamp", |it| it.deprecated_first_timestamp.is_none()),
+        ("deprecatedLastTimestamp", |it| it.deprecated_last_timestamp.is_none()),
+    ];
     const COLUMNS: &'static [Column] = COLUMNS;
     const FIELDS: &'static [&'static str] = &[
         "regarding.kind",

@@ -7,7 +7,7 @@ use super::check::{dns_subdomain, list, one_of, problems, text};
 use crate::{
     field::{BadValue, Errors, FieldError, Path},
     name::{self, NameRule},
-    object::Kind,
+    object::{Kind, Null},
 };
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -15,7 +15,7 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 impl Kind for Role {
     const NAME: Option<NameRule> = Some(any_path_segment);
     const CREATE_ON_UPDATE: bool = true;
-    const NULLS: &'static [&'static str] = &["rules"];
+    const NULLS: &'static [Null<Self>] = &[("rules", |it| it.rules.is_none())];
 
     fn set_defaults(&mut self) {
         self.rules.take_if(|rules| rules.is_empty());

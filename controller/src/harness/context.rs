@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use api::resource::Resource;
 use base::{Clock, Random, Tasks};
-use client::{Cache, CacheConfig, Client, Index, Source};
+use client::{Cache, CacheConfig, Cached, Client, Index, Source};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{DynamicObject, PartialObjectMeta};
-use serde::de::DeserializeOwned;
 
 /// What a controller is given.
 #[derive(Clone)]
@@ -52,16 +51,7 @@ impl Caches {
     }
 
     /// The cache of a kind, indexed by the UID of the controlling owner.
-    pub fn of<K>(&self) -> Cache<K>
-    where
-        K: kube::Resource<DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
+    pub fn of<K: Cached<DynamicType = ()>>(&self) -> Cache<K> {
         self.with(|| CacheConfig {
             indexes: vec![Index { name: BY_OWNER, values: owner }],
             trim: Some(|object: &mut K| object.meta_mut().managed_fields = None),
@@ -88,16 +78,7 @@ impl Caches {
     }
 
     /// A cache that is not shared, for a controller that looks only at some objects of a kind.
-    pub fn own<K>(&self, config: CacheConfig<K>) -> Cache<K>
-    where
-        K: kube::Resource<DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
+    pub fn own<K: Cached<DynamicType = ()>>(&self, config: CacheConfig<K>) -> Cache<K> {
         Cache::start(&self.tasks, self.client.clone(), self.clock.clone(), self.random.clone(), config)
     }
 
@@ -125,16 +106,7 @@ impl Caches {
         cache
     }
 
-    fn with<K>(&self, config: impl FnOnce() -> CacheConfig<K>) -> Cache<K>
-    where
-        K: kube::Resource<DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
+    fn with<K: Cached<DynamicType = ()>>(&self, config: impl FnOnce() -> CacheConfig<K>) -> Cache<K> {
         let name = format!("{}/{}", K::group(&()), K::plural(&()));
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cache) = started.get(&name).and_then(|cache| cache.downcast_ref::<Cache<K>>()) {

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::Clock;
-use client::{Cache, Client, EventKind, Events, Key, error};
+use client::{Cache, Cached, Client, EventKind, Events, Key, error};
 use futures::future::join_all;
-use kube::Resource;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::{debug, warn};
 
@@ -80,18 +78,12 @@ impl Worker {
     }
 
     /// Reads this cache: nothing is planned before it is filled, nor before it shows the last plan's writes.
-    pub fn reads<K>(&mut self, cache: &Cache<K>)
-    where
-        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
-    {
+    pub fn reads<K: Cached<DynamicType = ()>>(&mut self, cache: &Cache<K>) {
         self.reads_as(&K::plural(&()), cache);
     }
 
     /// Reads the cache of a resource that is known only at run time.
-    pub fn reads_as<K>(&mut self, plural: &str, cache: &Cache<K>)
-    where
-        K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
-    {
+    pub fn reads_as<K: Cached>(&mut self, plural: &str, cache: &Cache<K>) {
         let fill = cache.clone();
         self.synced.push(Box::pin(async move { fill.synced().await }));
         let follow = cache.clone();
@@ -103,10 +95,11 @@ impl Worker {
     }
 
     /// Reads this cache, and looks at the keys that `concerns` finds for each changed object, new and old.
-    pub fn watches<K>(&mut self, cache: &Cache<K>, concerns: impl Fn(&K) -> Vec<Key> + Send + Sync + 'static)
-    where
-        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
-    {
+    pub fn watches<K: Cached<DynamicType = ()>>(
+        &mut self,
+        cache: &Cache<K>,
+        concerns: impl Fn(&K) -> Vec<Key> + Send + Sync + 'static,
+    ) {
         self.reads(cache);
         let queue = self.queue.clone();
         cache.on_change(move |change| {

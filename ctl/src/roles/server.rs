@@ -1,7 +1,7 @@
 //! `skiff server`: a control plane that agents on other machines join.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -46,8 +46,35 @@ impl ServerArgs {
         self.node_ip.unwrap_or_else(facts::main_address)
     }
 
+    /// Serves what `start` makes until a signal comes. Says when it is ready, and what to do `next`.
+    pub(super) async fn serve(
+        self,
+        role: &'static str,
+        start: impl AsyncFnOnce(ControlPlaneConfig, &Tasks) -> Result<ControlPlane, Failure>,
+        next: impl FnOnce(&ControlPlane, &Path) -> String,
+    ) -> Result<ExitCode, Failure> {
+        let started = Instant::now();
+        let mut end = process::Signals::new()?;
+        let data_dir = facts::data_dir(&self.data_dir)?;
+        let _lock = Lock::take(&data_dir)?;
+        let config = self.config(data_dir.clone())?;
+        let tasks = Tasks::new(role);
+        let served = start(config, &tasks).await?;
+        let admin = data_dir.join("admin.kubeconfig");
+        kubeconfig::write(&admin, &served.kubeconfig()?)?;
+        println!(
+            "skiff {role} is ready at {} after {:.1} s: {}",
+            served.url(),
+            started.elapsed().as_secs_f32(),
+            next(&served, &admin)
+        );
+        end.recv().await;
+        served.shutdown().await;
+        Ok(ExitCode::SUCCESS)
+    }
+
     /// What a control plane in `data_dir` is started with.
-    pub(super) fn config(&self, data_dir: PathBuf) -> Result<ControlPlaneConfig, Failure> {
+    fn config(&self, data_dir: PathBuf) -> Result<ControlPlaneConfig, Failure> {
         let mut names = vec![facts::host_name()?];
         names.extend(self.tls_san.iter().cloned());
         Ok(ControlPlaneConfig {
@@ -75,23 +102,16 @@ impl ServerRole {
     }
 
     async fn serve(self) -> Result<ExitCode, Failure> {
-        let started = Instant::now();
-        let mut end = process::Signals::new()?;
-        let data_dir = facts::data_dir(&self.args.data_dir)?;
-        let _lock = Lock::take(&data_dir)?;
         let address = self.args.address();
-        let config = self.args.config(data_dir.clone())?;
-        let tasks = Tasks::new("server");
-        let control_plane = ControlPlane::start(config, &tasks, &Clock::system(), &Random::system()).await?;
-        kubeconfig::write(&data_dir.join("admin.kubeconfig"), &control_plane.kubeconfig()?)?;
-        println!(
-            "skiff server is ready at {} after {:.1} s: join nodes with `skiff agent --server https://{address}:{} --token $(skiff token create)`",
-            control_plane.url(),
-            started.elapsed().as_secs_f32(),
-            control_plane.port(),
-        );
-        end.recv().await;
-        control_plane.shutdown().await;
-        Ok(ExitCode::SUCCESS)
+        let start = async |config: ControlPlaneConfig, tasks: &Tasks| {
+            ControlPlane::start(config, tasks, &Clock::system(), &Random::system()).await
+        };
+        let join = |served: &ControlPlane, _: &Path| {
+            let port = served.port();
+            format!(
+                "join nodes with `skiff agent --server https://{address}:{port} --token $(skiff token create)`"
+            )
+        };
+        self.args.serve("server", start, join).await
     }
 }

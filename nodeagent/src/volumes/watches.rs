@@ -7,18 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base::{Clock, Random, Tasks};
-use client::{Cache, CacheConfig, Change, Key};
+use client::{Cache, CacheConfig, Cached, Change, Key};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
 /// How long a pod's start waits for the first answer of the API.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A kind that volumes show.
-pub(super) trait Shown:
-    kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
-{
+pub(super) trait Shown: Cached<DynamicType = ()> {
     /// As in messages.
     const KIND: &'static str;
 
