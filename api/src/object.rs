@@ -138,6 +138,9 @@ pub trait Kind:
     const RETURNS_DELETED: bool = false;
     /// The fields that are written as `null` where nothing is in them, as Go writes them, and whether that is so.
     const NULLS: &'static [Null<Self>] = &[];
+    /// Of a kind whose dependents stay when a client deletes it without saying what is to become of them: the advice
+    /// that comes with such a deletion, as a `Warning` header, or nothing.
+    const DEPENDENTS_STAY: Option<&'static str> = None;
     /// Of a kind that has a successor: the advice that comes with every answer, as a `Warning` header.
     const DEPRECATED: Option<&'static str> = None;
 
@@ -277,6 +280,9 @@ pub trait Rules: Send + Sync + Debug {
     fn create_on_update(&self) -> bool;
     fn unconditional_update(&self) -> bool;
     fn returns_deleted(&self) -> bool;
+    /// Of a kind whose dependents stay when a client deletes it without saying what is to become of them: the advice
+    /// that comes with such a deletion, or nothing.
+    fn dependents_stay(&self) -> Option<&'static str>;
     /// The advice that comes with every answer about a kind that has a successor.
     fn deprecated(&self) -> Option<&'static str>;
     /// Whether something besides `metadata.finalizers` keeps a deleted object.
@@ -444,6 +450,10 @@ impl<T: Kind> Rules for Typed<T> {
 
     fn returns_deleted(&self) -> bool {
         T::RETURNS_DELETED
+    }
+
+    fn dependents_stay(&self) -> Option<&'static str> {
+        T::DEPENDENTS_STAY
     }
 
     fn deprecated(&self) -> Option<&'static str> {

@@ -26,6 +26,7 @@ pub async fn delete(
     body: Bytes,
 ) -> Result<Response<Body>, Status> {
     let options = DeleteOptions::read(context, &body)?;
+    delete::advise(context, row, &options);
     let registry = &server.registry;
     let cache = registry.stored(row)?;
     let query = &context.info.query;

@@ -46,6 +46,7 @@ pub async fn delete(
     body: Bytes,
 ) -> Result<Response<Body>, Status> {
     let options = DeleteOptions::read(context, &body)?;
+    advise(context, row, &options);
     let deleted = store(server, context, row, &context.info.name, &options).await?;
     if !deleted.gone || row.rules.returns_deleted() {
         let code = if !deleted.gone && options.cascade_asked { StatusCode::ACCEPTED } else { StatusCode::OK };
@@ -53,6 +54,14 @@ pub async fn delete(
     }
     let bytes = success(row, deleted.object.metadata()).to_string();
     respond::object(StatusCode::OK, context.accept, bytes.into())
+}
+
+/// Tells a client that says nothing of the dependents that they stay.
+pub(crate) fn advise(context: &Context<'_>, row: &Resource, options: &DeleteOptions) {
+    let advice = row.rules.dependents_stay().filter(|advice| !advice.is_empty());
+    if let Some(advice) = advice.filter(|_| options.propagation.is_none()) {
+        context.warnings.add(advice.to_owned());
+    }
 }
 
 /// The Status of a deletion that succeeded.
@@ -197,7 +206,7 @@ fn decide(server: &Server, row: &Resource, object: &mut dyn Object, options: &De
     let held = row.rules.held(object);
     let metadata = object.metadata_mut();
     let before = metadata.finalizers.clone().unwrap_or_default();
-    let after = finalizers(&before, options.propagation);
+    let after = finalizers(&before, options.propagation, row.rules.dependents_stay().is_some());
     if before != after {
         metadata.finalizers = Some(after.clone()).filter(|finalizers| !finalizers.is_empty());
     }
@@ -245,8 +254,9 @@ fn decide(server: &Server, row: &Resource, object: &mut dyn Object, options: &De
     }
 }
 
-/// The finalizers by which the garbage collector learns what to do with the dependents.
-fn finalizers(before: &[String], propagation: Option<Propagation>) -> Vec<String> {
+/// The finalizers by which the garbage collector learns what to do with the dependents. Those of some kinds stay unless
+/// it was said otherwise.
+fn finalizers(before: &[String], propagation: Option<Propagation>, stay: bool) -> Vec<String> {
     let has = |name: &str| before.iter().any(|finalizer| finalizer == name);
     let wanted = match propagation {
         Some(Propagation::Orphan) => Some(ORPHAN),
@@ -255,7 +265,7 @@ fn finalizers(before: &[String], propagation: Option<Propagation>) -> Vec<String
         // Without a wish, what was decided before stands.
         None if has(ORPHAN) => Some(ORPHAN),
         None if has(FOREGROUND) => Some(FOREGROUND),
-        None => None,
+        None => stay.then_some(ORPHAN),
     };
     let mut after: Vec<String> =
         before.iter().filter(|name| *name != ORPHAN && *name != FOREGROUND).cloned().collect();
