@@ -126,6 +126,8 @@ pub enum BadValue {
     Text(String),
     /// Shown as JSON (numbers and booleans are the same in both languages).
     Json(Value),
+    /// Shown as it is, for what upstream shows in a form of its own.
+    Plain(String),
 }
 
 impl BadValue {
@@ -284,6 +286,10 @@ impl FieldError {
             BadValue::Json(value) if shown => {
                 text.push_str(": ");
                 text.push_str(&value.to_string());
+            }
+            BadValue::Plain(value) if shown => {
+                text.push_str(": ");
+                text.push_str(value);
             }
             _ => {}
         }

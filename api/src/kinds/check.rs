@@ -311,6 +311,14 @@ pub(crate) fn int_or_percent(errors: &mut Errors, path: &Path, value: &IntOrStri
     }
 }
 
+/// The number, or that before the `%`; 0 for what is neither.
+pub(crate) fn int_or_percent_value(value: &IntOrString) -> i64 {
+    match value {
+        IntOrString::Int(number) => i64::from(*number),
+        IntOrString::String(text) => percent(value).unwrap_or_else(|| text.parse().unwrap_or_default()),
+    }
+}
+
 /// A percentage is at most 100.
 pub(crate) fn at_most_100_percent(errors: &mut Errors, path: &Path, value: &IntOrString) {
     if percent(value).is_some_and(|p| p > 100) {

@@ -12,15 +12,14 @@ use serde_json::{Value, json};
 use super::{
     cells::{age, containers},
     check::{
-        at_most_100_percent, generation, immutable, int_or_percent, nonnegative, percent, same,
+        at_most_100_percent, generation, immutable, int_or_percent, int_or_percent_value, nonnegative, same,
         selector_text, text,
     },
-    pod::{defaults, warnings},
-    replica_set::{pods, workload},
+    pod::defaults,
+    workload,
 };
 use crate::{
     field::{BadValue, Errors, FieldError, Path},
-    name,
     object::{Kind, Replicas, name_cell},
     resource::Column,
 };
@@ -88,7 +87,7 @@ impl Kind for Deployment {
         let spec = self.spec.as_ref().unwrap_or(&empty);
         let at = Path::new("spec");
         nonnegative(&mut errors, &at.child("replicas"), spec.replicas);
-        workload(&mut errors, &spec.selector, &spec.template, &at);
+        workload::replicated(&mut errors, &spec.selector, &spec.template, &at);
         let empty = DeploymentStrategy::default();
         strategy(&mut errors, spec.strategy.as_ref().unwrap_or(&empty), &at.child("strategy"));
         nonnegative(&mut errors, &at.child("minReadySeconds"), spec.min_ready_seconds);
@@ -147,32 +146,19 @@ impl Kind for Deployment {
             let detail = "cannot be greater than readyReplicas";
             errors.push(FieldError::invalid(&at.child("availableReplicas"), available, detail));
         }
-        if let Some(before) = old.collision_count
-            && new.collision_count.is_none_or(|now| now < before)
-        {
-            let now = new.collision_count.unwrap_or_default();
-            errors.push(FieldError::invalid(&at.child("collisionCount"), now, "cannot be decremented"));
-        }
+        let at = at.child("collisionCount");
+        workload::not_decremented(&mut errors, &at, new.collision_count, old.collision_count);
         errors
     }
 
     fn warnings(&self, old: Option<&Self>) -> Vec<String> {
+        let template = |d: &Self| d.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
         let mut out = Vec::new();
         if old.is_none() {
-            let problems = name::dns1123_label(text(&self.metadata.name));
-            if !problems.is_empty() {
-                out.push(format!(
-                    "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a \
-                     DNS label is recommended: [{}]",
-                    problems.join(" ")
-                ));
-            }
+            out.extend(workload::name_warning(&self.metadata));
         }
-        let template = |d: &Self| d.spec.as_ref().map(|s| s.template.clone());
-        let changed = old.is_none_or(|old| !same(&template(self), &template(old)));
-        if let Some(spec) = self.spec.as_ref().filter(|_| changed) {
-            out.extend(warnings::template(&spec.template, &Path::new("spec").child("template")));
-        }
+        let at = Path::new("spec").child("template");
+        out.extend(workload::template_warnings(&template(self), old.map(template).as_ref(), &at));
         out
     }
 
@@ -181,7 +167,7 @@ impl Kind for Deployment {
         let spec = self.spec.as_ref().unwrap_or(&empty_spec);
         let status = self.status.as_ref().unwrap_or(&empty_status);
         let ready = status.ready_replicas.unwrap_or_default();
-        let [names, images] = containers(pods(Some(&spec.template)));
+        let [names, images] = containers(workload::pods(Some(&spec.template)));
         vec![
             name_cell(&self.metadata),
             format!("{ready}/{}", spec.replicas.unwrap_or_default()).into(),
@@ -239,11 +225,7 @@ fn rolling_update(errors: &mut Errors, rolling: &RollingUpdateDeployment, path: 
     let at = path.child("maxUnavailable");
     int_or_percent(errors, &at, unavailable);
     int_or_percent(errors, &path.child("maxSurge"), surge);
-    let number = |value: &IntOrString| match value {
-        IntOrString::Int(number) => i64::from(*number),
-        IntOrString::String(text) => percent(value).unwrap_or_else(|| text.parse().unwrap_or_default()),
-    };
-    if number(unavailable) == 0 && number(surge) == 0 {
+    if int_or_percent_value(unavailable) == 0 && int_or_percent_value(surge) == 0 {
         let detail = "may not be 0 when `maxSurge` is 0";
         errors.push(FieldError::invalid(&at, BadValue::of(unavailable), detail));
     }

@@ -11,20 +11,24 @@ mod cluster_role;
 mod cluster_role_binding;
 mod config_map;
 mod controller_revision;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod event;
 mod events_event;
 mod eviction;
+mod job;
 mod lease;
 mod local_subject_access_review;
 mod namespace;
 mod node;
 mod pod;
 mod pod_disruption_budget;
+mod pod_template;
 mod priority_class;
 mod replica_set;
+mod replication_controller;
 mod role;
 mod role_binding;
 mod runtime_class;
@@ -35,9 +39,11 @@ mod self_subject_review;
 mod self_subject_rules_review;
 mod service;
 mod service_account;
+mod stateful_set;
 mod subject_access_review;
 mod token_request;
 mod token_review;
+mod workload;
 
 pub(crate) use check::kube_finalizer;
 
@@ -46,14 +52,16 @@ use std::sync::Arc;
 use k8s_openapi::{
     ClusterResourceScope, NamespaceResourceScope,
     api::{
-        apps::v1::{ControllerRevision, Deployment, ReplicaSet},
+        apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
         authentication::v1::{SelfSubjectReview, TokenReview},
         authorization::v1::{
             LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
         },
+        batch::v1::Job,
         coordination::v1::Lease,
         core::v1::{
-            Binding, ConfigMap, Endpoints, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount,
+            Binding, ConfigMap, Endpoints, Event, Namespace, Node, Pod, PodTemplate, ReplicationController,
+            Secret, Service, ServiceAccount,
         },
         discovery::v1::EndpointSlice,
         events::v1 as events,
@@ -106,6 +114,13 @@ pub(crate) fn rows() -> Vec<Resource> {
             .part("proxy", core("PodProxyOptions"), Verbs::PROXY, Action::Proxy)
             .part("resize", None, Verbs::CHANGE, Action::Change)
             .status(),
+        row::<PodTemplate>(),
+        row::<ReplicationController>()
+            .short("rc")
+            .category("all")
+            .at("/registry/controllers")
+            .scale()
+            .status(),
         row::<Secret>(),
         row::<ServiceAccount>().short("sa").part(
             "token",
@@ -121,8 +136,10 @@ pub(crate) fn rows() -> Vec<Resource> {
             .status(),
         // apps
         row::<ControllerRevision>(),
+        row::<DaemonSet>().short("ds").category("all").status(),
         row::<Deployment>().short("deploy").category("all").scale().status(),
         row::<ReplicaSet>().short("rs").category("all").scale().status(),
+        row::<StatefulSet>().short("sts").category("all").scale().status(),
         // events.k8s.io: another view of the core's events
         row::<events::Event>().short("ev").view("/registry/events", core("Event"), EVENTS),
         // authentication.k8s.io
@@ -133,6 +150,8 @@ pub(crate) fn rows() -> Vec<Resource> {
         row::<SelfSubjectAccessReview>().answered(Answer::SelfSubjectAccessReview),
         row::<SelfSubjectRulesReview>().answered(Answer::SelfSubjectRulesReview),
         row::<SubjectAccessReview>().answered(Answer::SubjectAccessReview),
+        // batch
+        row::<Job>().category("all").status(),
         // policy
         row::<PodDisruptionBudget>().short("pdb").status(),
         // rbac.authorization.k8s.io

@@ -9,7 +9,7 @@ pub(crate) mod qos;
 pub(crate) mod resources;
 mod security;
 pub(crate) mod spec;
-mod storage;
+pub(crate) mod storage;
 mod table;
 mod update;
 mod volumes;

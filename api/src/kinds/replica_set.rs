@@ -1,28 +1,20 @@
-//! The rules of apps/v1 ReplicaSet, and what all workloads have in common.
-
-use std::collections::BTreeMap;
+//! The rules of apps/v1 ReplicaSet.
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::{
-        apps::v1::{ReplicaSet, ReplicaSetSpec, ReplicaSetStatus},
-        core::v1::{Container, PodTemplateSpec},
-    },
-    apimachinery::pkg::apis::meta::v1::LabelSelector,
+use k8s_openapi::api::{
+    apps::v1::{ReplicaSet, ReplicaSetSpec, ReplicaSetStatus},
+    core::v1::PodTemplateSpec,
 };
 use serde_json::Value;
 
 use super::{
     cells::{age, containers},
-    check::{
-        generation, immutable, nonnegative, same, selector, selector_is_empty, selector_matches,
-        selector_text, text,
-    },
-    pod::{defaults, spec, warnings},
+    check::{generation, immutable, nonnegative, same, selector_text},
+    pod::defaults,
+    workload,
 };
 use crate::{
-    field::{BadValue, Errors, FieldError, Path},
-    name,
+    field::{Errors, Path},
     object::{Kind, Replicas, name_cell},
     resource::Column,
 };
@@ -82,7 +74,7 @@ impl Kind for ReplicaSet {
         nonnegative(&mut errors, &at.child("replicas"), spec.replicas);
         nonnegative(&mut errors, &at.child("minReadySeconds"), spec.min_ready_seconds);
         let template = spec.template.as_ref().unwrap_or(&no_template);
-        workload(&mut errors, &spec.selector, template, &at);
+        workload::replicated(&mut errors, &spec.selector, template, &at);
         errors
     }
 
@@ -97,53 +89,26 @@ impl Kind for ReplicaSet {
         let mut errors = Errors::new();
         let empty = ReplicaSetStatus::default();
         let new = self.status.as_ref().unwrap_or(&empty);
-        let at = Path::new("status");
-        let parts = [
-            ("fullyLabeledReplicas", new.fully_labeled_replicas),
-            ("readyReplicas", new.ready_replicas),
-            ("availableReplicas", new.available_replicas),
-        ];
-        nonnegative(&mut errors, &at.child("replicas"), Some(new.replicas));
-        for (field, value) in parts {
-            nonnegative(&mut errors, &at.child(field), value);
-        }
-        nonnegative(&mut errors, &at.child("terminatingReplicas"), new.terminating_replicas);
-        nonnegative(&mut errors, &at.child("observedGeneration"), new.observed_generation);
-        for (field, value) in parts {
-            if let Some(value) = value.filter(|v| *v > new.replicas) {
-                errors.push(FieldError::invalid(
-                    &at.child(field),
-                    value,
-                    "cannot be greater than status.replicas",
-                ));
-            }
-        }
-        if let Some(available) =
-            new.available_replicas.filter(|a| *a > new.ready_replicas.unwrap_or_default())
-        {
-            let detail = "cannot be greater than readyReplicas";
-            errors.push(FieldError::invalid(&at.child("availableReplicas"), available, detail));
-        }
+        let counts = workload::Counts {
+            replicas: new.replicas,
+            fully_labeled: new.fully_labeled_replicas,
+            ready: new.ready_replicas,
+            available: new.available_replicas,
+            terminating: new.terminating_replicas,
+            observed_generation: new.observed_generation,
+        };
+        counts.validate(&mut errors, &Path::new("status"));
         errors
     }
 
     fn warnings(&self, old: Option<&Self>) -> Vec<String> {
+        let template = |s: &Self| s.spec.as_ref().and_then(|s| s.template.clone()).unwrap_or_default();
         let mut out = Vec::new();
         if old.is_none() {
-            let problems = name::dns1123_label(text(&self.metadata.name));
-            if !problems.is_empty() {
-                out.push(format!(
-                    "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a \
-                     DNS label is recommended: [{}]",
-                    problems.join(" ")
-                ));
-            }
+            out.extend(workload::name_warning(&self.metadata));
         }
-        let template = |s: &Self| s.spec.as_ref().and_then(|s| s.template.clone());
-        let changed = old.is_none_or(|old| !same(&template(self), &template(old)));
-        if let Some(template) = template(self).filter(|_| changed) {
-            out.extend(warnings::template(&template, &Path::new("spec").child("template")));
-        }
+        let at = Path::new("spec").child("template");
+        out.extend(workload::template_warnings(&template(self), old.map(template).as_ref(), &at));
         out
     }
 
@@ -156,7 +121,7 @@ impl Kind for ReplicaSet {
         let (empty_spec, empty_status) = (ReplicaSetSpec::default(), ReplicaSetStatus::default());
         let spec = self.spec.as_ref().unwrap_or(&empty_spec);
         let status = self.status.as_ref().unwrap_or(&empty_status);
-        let [names, images] = containers(pods(spec.template.as_ref()));
+        let [names, images] = containers(workload::pods(spec.template.as_ref()));
         vec![
             name_cell(&self.metadata),
             spec.replicas.unwrap_or_default().into(),
@@ -181,45 +146,4 @@ impl Kind for ReplicaSet {
     fn set_replicas(&mut self, wanted: i32) {
         self.spec.get_or_insert_default().replicas = Some(wanted);
     }
-}
-
-/// The containers of a template.
-pub(super) fn pods(template: Option<&PodTemplateSpec>) -> &[Container] {
-    template.and_then(|t| t.spec.as_ref()).map(|s| s.containers.as_slice()).unwrap_or_default()
-}
-
-/// The selector, and a template that it selects.
-pub(super) fn workload(
-    errors: &mut Errors,
-    label_selector: &LabelSelector,
-    template: &PodTemplateSpec,
-    path: &Path,
-) {
-    let at = path.child("selector");
-    let shown = || BadValue::of(label_selector);
-    let empty = BTreeMap::new();
-    let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref()).unwrap_or(&empty);
-    let at_template = path.child("template");
-    let matches = if selector_is_empty(label_selector) {
-        // The typed struct doesn't tell `{}` from nothing at all, which is what people forget, and which selects nothing.
-        errors.push(FieldError::required(&at, ""));
-        Some(false)
-    } else {
-        selector(errors, &at, Some(label_selector));
-        selector_matches(label_selector, labels)
-    };
-    match matches {
-        None => {
-            errors.push(FieldError::invalid(&at, shown(), "invalid label selector"));
-            return;
-        }
-        Some(true) => {}
-        Some(false) => {
-            let detail = "`selector` does not match template `labels`";
-            let at = at_template.child("metadata").child("labels");
-            errors.push(FieldError::invalid(&at, BadValue::of(labels), detail));
-        }
-    }
-    spec::validate_template(errors, template, &at_template);
-    spec::validate_always(errors, template, "ReplicaSet", &at_template);
 }

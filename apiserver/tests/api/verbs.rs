@@ -107,3 +107,21 @@ async fn what_go_writes_as_null_is_written_as_null() {
     assert_eq!(created.as_object().unwrap().get("rules"), Some(&json!(null)));
     assert_eq!(api.put(&format!("{roles}/r"), &role).await.ok(), created);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_dependents_of_a_job_stay_unless_the_client_says_otherwise() {
+    let api = api().await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    let job = |name: &str| json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {"template": template}});
+    for name in ["a", "b"] {
+        api.post(jobs, &job(name)).await.ok();
+    }
+    let answer = api.delete(&format!("{jobs}/a"), None).await;
+    let warning = answer.headers.get("warning").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    assert!(warning.contains("child pods are preserved by default when jobs are deleted"), "{warning}");
+    assert_eq!(answer.ok()["metadata"]["finalizers"], json!(["orphan"]));
+    let answer = api.delete(&format!("{jobs}/b"), Some(&json!({"propagationPolicy": "Background"}))).await;
+    assert_eq!(answer.headers.get("warning"), None);
+    assert_eq!(answer.ok()["status"], "Success");
+}

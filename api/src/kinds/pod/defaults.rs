@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Container, DownwardAPIVolumeFile, EnvVar, EphemeralContainer, HTTPGetAction, Lifecycle, Pod, PodIP,
-        PodSpec, PodStatus, PodTemplateSpec, Probe, ResourceFieldSelector, ResourceRequirements, Volume,
+        Container, DownwardAPIVolumeFile, EnvVar, EphemeralContainer, HTTPGetAction, Lifecycle,
+        PersistentVolumeClaimSpec, Pod, PodIP, PodSpec, PodStatus, PodTemplateSpec, Probe,
+        ResourceFieldSelector, ResourceRequirements, Volume,
     },
     apimachinery::pkg::api::resource::Quantity,
 };
@@ -83,6 +84,14 @@ fn pod_resources(spec: &mut PodSpec) {
             requests.entry(resource.clone()).or_insert_with(|| limit.clone());
         }
     }
+}
+
+/// A claim for storage.
+pub(crate) fn claim_spec(spec: &mut PersistentVolumeClaimSpec) {
+    set(&mut spec.volume_mode, "Filesystem");
+    let resources = spec.resources.get_or_insert_default();
+    canonical_list(&mut resources.limits);
+    canonical_list(&mut resources.requests);
 }
 
 fn set(field: &mut Option<String>, value: &str) {
@@ -265,10 +274,7 @@ fn volume(v: &mut Volume) {
     }
     if let Some(template) = v.ephemeral.as_mut().and_then(|e| e.volume_claim_template.as_mut()) {
         template.metadata.get_or_insert_default();
-        set(&mut template.spec.volume_mode, "Filesystem");
-        let resources = template.spec.resources.get_or_insert_default();
-        canonical_list(&mut resources.limits);
-        canonical_list(&mut resources.requests);
+        claim_spec(&mut template.spec);
     }
     if let Some(iscsi) = &mut v.iscsi {
         set(&mut iscsi.iscsi_interface, "default");

@@ -252,7 +252,7 @@ pub(super) fn csi(errors: &mut Errors, csi: &CSIVolumeSource, path: &Path) {
 }
 
 /// The spec of a claim for storage.
-pub(super) fn claim_spec(errors: &mut Errors, spec: &PersistentVolumeClaimSpec, path: &Path) {
+pub(crate) fn claim_spec(errors: &mut Errors, spec: &PersistentVolumeClaimSpec, path: &Path) {
     let modes = list(&spec.access_modes);
     if modes.is_empty() {
         errors.push(FieldError::required(&path.child("accessModes"), "at least 1 access mode is required"));
