@@ -12,9 +12,11 @@
 //!   and the names that the command line knows are derived from it.
 //! - [`patch`]: JSON Patch, merge patch and strategic merge patch, applied and made.
 //! - [`selector`]: which objects are meant, by label and by field.
+//! - [`cron`]: when the jobs of a cron job are to run.
 //! - [`table`], [`discovery`], [`openapi`]: documents derived from the rows.
 //! - [`kinds`]: the built-in rows, and one file with the rules of each kind.
 
+pub mod cron;
 pub mod discovery;
 pub mod field;
 pub mod kinds;

@@ -11,6 +11,7 @@ mod cluster_role;
 mod cluster_role_binding;
 mod config_map;
 mod controller_revision;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
@@ -57,7 +58,7 @@ use k8s_openapi::{
         authorization::v1::{
             LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
         },
-        batch::v1::Job,
+        batch::v1::{CronJob, Job},
         coordination::v1::Lease,
         core::v1::{
             Binding, ConfigMap, Endpoints, Event, Namespace, Node, Pod, PodTemplate, ReplicationController,
@@ -151,6 +152,7 @@ pub(crate) fn rows() -> Vec<Resource> {
         row::<SelfSubjectRulesReview>().answered(Answer::SelfSubjectRulesReview),
         row::<SubjectAccessReview>().answered(Answer::SubjectAccessReview),
         // batch
+        row::<CronJob>().short("cj").category("all").status(),
         row::<Job>().category("all").status(),
         // policy
         row::<PodDisruptionBudget>().short("pdb").status(),
