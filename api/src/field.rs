@@ -329,6 +329,12 @@ pub fn aggregate_texts(texts: impl IntoIterator<Item = String>) -> String {
     }
 }
 
+/// Whether Go takes a character for one that can be shown. Of those that can't, these are the ones that people meet.
+pub fn is_printable(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c as u32, 0xa0 | 0x200b..=0x200f | 0x2028..=0x202f | 0xfeff | 0xe000..=0xf8ff)
+}
+
 /// The text in double quotes, escaped as Go's `%q` does.
 pub fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
@@ -345,12 +351,7 @@ pub fn quote(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\u{b}' => out.push_str("\\v"),
             c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
-            // Go leaves printable characters alone; these two ranges are the unprintable ones people meet.
-            c if c.is_control()
-                || matches!(c as u32, 0xa0 | 0x200b..=0x200f | 0x2028..=0x202f | 0xfeff | 0xe000..=0xf8ff) =>
-            {
-                out.push_str(&format!("\\u{:04x}", c as u32));
-            }
+            c if !is_printable(c) => out.push_str(&format!("\\u{:04x}", c as u32)),
             c => out.push(c),
         }
     }

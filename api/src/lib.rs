@@ -11,11 +11,13 @@
 //! - [`resource`]: the row that describes a kind, and the table of all rows. Routes, discovery, OpenAPI, Table output
 //!   and the names that the command line knows are derived from it.
 //! - [`patch`]: JSON Patch, merge patch and strategic merge patch, applied and made.
+//! - [`apply`]: server-side apply, and who owns which fields.
 //! - [`selector`]: which objects are meant, by label and by field.
 //! - [`cron`]: when the jobs of a cron job are to run.
 //! - [`table`], [`discovery`], [`openapi`]: documents derived from the rows.
 //! - [`kinds`]: the built-in rows, and one file with the rules of each kind.
 
+pub mod apply;
 pub mod cron;
 pub mod discovery;
 pub mod field;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 
 use crate::{
-    field::{BadValue, Errors, FieldError, Path, quote},
+    field::{self, BadValue, Errors, FieldError, Path, quote},
     name::{self, NameRule},
 };
 
@@ -214,13 +214,16 @@ fn managed_fields_entry(entry: &ManagedFieldsEntry, at: &Path, errors: &mut Erro
     }
 }
 
+/// The name of a field manager may have this many bytes.
+pub const MAX_FIELD_MANAGER: usize = 128;
+
 /// Checks the name of a field manager, in an object or in a request.
 pub fn validate_field_manager(manager: &str, path: &Path) -> Errors {
     let mut errors = Errors::new();
-    if manager.len() > 128 {
-        errors.push(FieldError::too_long(path, 128));
+    if manager.len() > MAX_FIELD_MANAGER {
+        errors.push(FieldError::too_long(path, MAX_FIELD_MANAGER));
     }
-    if let Some((i, c)) = manager.chars().enumerate().find(|(_, c)| c.is_control()) {
+    for (i, c) in manager.char_indices().filter(|(_, c)| !field::is_printable(*c)) {
         let detail = format!("invalid character U+{:04X} (at position {i})", c as u32);
         errors.push(FieldError::invalid(path, manager, detail));
     }

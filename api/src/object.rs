@@ -144,6 +144,10 @@ pub trait Kind:
     /// Of a kind that has a successor: the advice that comes with every answer, as a `Warning` header.
     const DEPRECATED: Option<&'static str> = None;
 
+    /// The fields that writes of the status leave as they are, each by the names that lead to it: nobody owns them
+    /// through the status.
+    const STATUS_RESETS: &'static [&'static [&'static str]] = &[&["spec"]];
+
     /// Fills in what the user left out (upstream's `SetDefaults_*`). Called on every decode of a request.
     /// (Not called `default`, so that `Pod::default()` keeps its meaning.)
     fn set_defaults(&mut self) {}
@@ -283,6 +287,8 @@ pub trait Rules: Send + Sync + Debug {
     /// Of a kind whose dependents stay when a client deletes it without saying what is to become of them: the advice
     /// that comes with such a deletion, or nothing.
     fn dependents_stay(&self) -> Option<&'static str>;
+    /// The fields that writes of the status leave as they are.
+    fn status_resets(&self) -> &'static [&'static [&'static str]];
     /// The advice that comes with every answer about a kind that has a successor.
     fn deprecated(&self) -> Option<&'static str>;
     /// Whether something besides `metadata.finalizers` keeps a deleted object.
@@ -454,6 +460,10 @@ impl<T: Kind> Rules for Typed<T> {
 
     fn dependents_stay(&self) -> Option<&'static str> {
         T::DEPENDENTS_STAY
+    }
+
+    fn status_resets(&self) -> &'static [&'static [&'static str]] {
+        T::STATUS_RESETS
     }
 
     fn deprecated(&self) -> Option<&'static str> {

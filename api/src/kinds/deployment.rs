@@ -25,6 +25,7 @@ use crate::{
 };
 
 impl Kind for Deployment {
+    const STATUS_RESETS: &'static [&'static [&'static str]] = &[&["spec"], &["metadata", "labels"]];
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::text("Ready").about("Number of the pod with ready state"),

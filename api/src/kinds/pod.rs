@@ -71,6 +71,8 @@ impl Kind for Pod {
              info: https://git.k8s.io/enhancements/keps/sig-network/580-pod-readiness-gates",
         ),
     ];
+    const STATUS_RESETS: &'static [&'static [&'static str]] =
+        &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]];
     const FIELDS: &'static [&'static str] = &[
         "spec.nodeName",
         "spec.restartPolicy",

@@ -162,6 +162,18 @@ impl Entry {
         &self.bytes
     }
 
+    /// Whether this is what the entry was made of: the same JSON, but for the resourceVersion that was put in.
+    pub fn is_made_of(&self, value: &[u8]) -> bool {
+        const BEFORE: &[u8] = b"\"resourceVersion\":\"";
+        let (start, end) = (self.version.0 as usize, (self.version.0 + self.version.1) as usize);
+        let (Some(head), Some(rest)) = (self.bytes.get(..start), self.bytes.get(end..)) else { return false };
+        let (Some(head), Some(rest)) = (head.strip_suffix(BEFORE), rest.strip_prefix(b"\"")) else {
+            return false;
+        };
+        let rest = rest.strip_prefix(b",").unwrap_or(rest);
+        value.len() == head.len() + rest.len() && value.starts_with(head) && value.ends_with(rest)
+    }
+
     /// The JSON that follows `{` in a list's item, which repeats neither apiVersion nor kind.
     pub fn item(&self) -> &[u8] {
         &self.bytes[self.after_kind as usize..]

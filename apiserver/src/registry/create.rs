@@ -14,6 +14,7 @@ use crate::body::Body;
 use crate::cache::Entry;
 use crate::context::Context;
 use crate::registry::options::WriteOptions;
+use crate::registry::owners::{self, Tracker};
 use crate::registry::write::{Action, Written};
 use crate::registry::{self, answer_object, decode, fresh_failure, reservations, subresources};
 use crate::respond;
@@ -50,6 +51,10 @@ pub(crate) async fn store(
     if object.metadata().resource_version.as_deref().is_some_and(|version| !version.is_empty()) {
         let message = "resourceVersion should not be set on objects to be created";
         return Err(Status::failure(500, api::status::Reason::Unknown, message));
+    }
+    if !options.owners_known {
+        let (manager, subresource) = (owners::manager(context, options), "");
+        Tracker { registry, row, subresource, manager: &manager }.created(&mut *object)?;
     }
     let prefix = object.metadata().generate_name.clone().filter(|prefix| !prefix.is_empty());
     let generated = prefix.filter(|_| object.metadata().name.as_deref().unwrap_or_default().is_empty());

@@ -22,12 +22,17 @@ fn as_json(
         Media::Json => Ok((body.clone(), Vec::new())),
         Media::Protobuf => Ok((protobuf(body, expect)?.to_string().into(), Vec::new())),
         Media::Yaml => {
-            let text = std::str::from_utf8(body)
-                .map_err(|_| Status::bad_request("error converting YAML to JSON: yaml: invalid UTF-8"))?;
-            let (value, twice) = yaml(text, strict)?;
+            let (value, twice) = yaml_body(body, strict)?;
             Ok((value.to_string().into(), twice))
         }
     }
+}
+
+/// A body of YAML as a value, and what was given twice.
+pub(crate) fn yaml_body(body: &[u8], strict: bool) -> Result<(Value, Vec<String>), Status> {
+    let text = std::str::from_utf8(body)
+        .map_err(|_| Status::bad_request("error converting YAML to JSON: yaml: invalid UTF-8"))?;
+    yaml(text, strict)
 }
 
 /// A body as a value, whatever its type.

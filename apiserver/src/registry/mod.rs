@@ -3,11 +3,13 @@
 //! No function here knows a kind by name. What differs between kinds is in their row and its rules; what a few kinds
 //! do beside storing the object (a Service takes an address) is a [`reservations`] hook.
 
+pub mod apply;
 pub mod collection;
 pub mod create;
 pub mod decode;
 pub mod delete;
 pub mod options;
+mod owners;
 pub mod patch;
 pub mod read;
 pub mod reservations;

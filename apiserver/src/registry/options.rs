@@ -19,13 +19,37 @@ pub struct WriteOptions {
     pub dry_run: bool,
     pub validation: FieldValidation,
     pub field_manager: String,
+    /// An apply takes what others own.
     pub force: bool,
+    /// Who owns what is in the object already: the write itself changes nothing about it.
+    pub owners_known: bool,
+    /// An update of an object that is not there creates it, whatever its kind.
+    pub creates: bool,
 }
 
 impl WriteOptions {
-    /// Reads them; `kind` is CreateOptions, UpdateOptions or PatchOptions.
+    /// Reads them; `kind` is CreateOptions or UpdateOptions.
     pub fn read(query: &Query, kind: &str) -> Result<Self, Status> {
+        Self::with(query, kind, Vec::new())
+    }
+
+    /// Reads those of a patch.
+    pub fn of_patch(query: &Query, is_apply: bool) -> Result<Self, Status> {
         let mut errors = Vec::new();
+        if is_apply {
+            if query.get("fieldManager").is_none() {
+                errors.push(FieldError::required(&Path::new("fieldManager"), "is required for apply patch"));
+            }
+        } else if query.all("force").next().is_some() {
+            let detail = "may not be specified for non-apply patch";
+            errors.push(FieldError::forbidden(&Path::new("force"), detail));
+        }
+        Self::with(query, "PatchOptions", errors)
+    }
+
+    fn with(query: &Query, kind: &str, mut errors: Vec<FieldError>) -> Result<Self, Status> {
+        let field_manager = query.get("fieldManager").unwrap_or_default().to_owned();
+        errors.extend(api::meta::validate_field_manager(&field_manager, &Path::new("fieldManager")));
         let dry_run = dry_run(query.all("dryRun"), &mut errors);
         let given = query.get("fieldValidation").unwrap_or_default();
         let validation = FieldValidation::parse(given).unwrap_or_else(|| {
@@ -33,13 +57,10 @@ impl WriteOptions {
             errors.push(FieldError::not_supported(&path, given, &["Ignore", "Strict", "Warn"]));
             FieldValidation::Warn
         });
-        let field_manager = query.get("fieldManager").unwrap_or_default().to_owned();
-        errors.extend(api::meta::validate_field_manager(&field_manager, &Path::new("fieldManager")));
-        if errors.is_empty() {
-            Ok(Self { dry_run, validation, field_manager, force: query.flag("force") })
-        } else {
-            Err(Status::invalid("meta.k8s.io", kind, "", &errors))
+        if !errors.is_empty() {
+            return Err(Status::invalid("meta.k8s.io", kind, "", &errors));
         }
+        Ok(Self { dry_run, validation, field_manager, force: query.flag("force"), ..Self::default() })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::negotiate;
 use crate::registry::options::WriteOptions;
 use crate::registry::update::{self, Part};
-use crate::registry::{Current, decode};
+use crate::registry::{Current, apply, decode};
 use crate::respond;
 use crate::server::Server;
 
@@ -35,7 +35,10 @@ pub async fn answer(
     part: Part<'_>,
     body: Bytes,
 ) -> Result<Response<Body>, Status> {
-    let options = WriteOptions::read(&context.info.query, "PatchOptions")?;
+    if negotiate::content_type(context.headers) == apply::MEDIA {
+        return apply::answer(server, context, row, part, body).await;
+    }
+    let options = WriteOptions::of_patch(&context.info.query, false)?;
     let request = Request::read(context, &body)?;
     let name = context.info.name.as_str();
     let mut change = |current: Option<&Current>| {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::apply::same_but_times;
 use api::field::{FieldError, Path};
 use api::object::Object;
 use api::resource::Resource;
@@ -10,12 +11,14 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use crate::admission::{AdmissionContext, Operation};
+use crate::auth::Decision;
 use crate::body::Body;
 use crate::cache::Entry;
 use crate::context::Context;
 use crate::registry::options::WriteOptions;
+use crate::registry::owners::{self, Tracker};
 use crate::registry::write::{Action, Written};
-use crate::registry::{self, Current, create, decode, delete, reservations};
+use crate::registry::{self, Current, Registry, create, decode, delete, reservations};
 use crate::respond;
 use crate::server::Server;
 
@@ -72,7 +75,7 @@ pub async fn update(
 }
 
 /// The object must be the one that the path names.
-fn check_name(context: &Context<'_>, row: &Resource, object: &dyn Object) -> Result<(), Status> {
+pub(crate) fn check_name(context: &Context<'_>, row: &Resource, object: &dyn Object) -> Result<(), Status> {
     let (info, metadata) = (context.info, object.metadata());
     let name = metadata.name.as_deref().unwrap_or_default();
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
@@ -201,6 +204,14 @@ async fn attempt(
     }
     create::place(row, &mut *object, namespace)?;
     keep_system_fields(&mut *object, old);
+    let manager = (!options.owners_known).then(|| owners::manager(context, options));
+    let subresource = context.info.subresource.as_str();
+    let tracker = manager.as_deref().map(|manager| Tracker { registry, row, subresource, manager });
+    // What a part's own rules take back was not written.
+    let is_change = matches!(part, Part::Change(_));
+    if let Some(tracker) = tracker.as_ref().filter(|_| !is_change) {
+        tracker.updated(&mut *object, current)?;
+    }
     let admission = AdmissionContext {
         user: context.user,
         operation: Operation::Update,
@@ -225,6 +236,9 @@ async fn attempt(
         }
         Part::Change(subresource) => {
             row.rules.prepare_subresource(subresource, &mut *object, old);
+            if let Some(tracker) = &tracker {
+                tracker.updated(&mut *object, current)?;
+            }
             row.rules.validate_subresource(subresource, &*object, old)
         }
     };
@@ -241,13 +255,10 @@ async fn attempt(
     } else {
         reservations::begin(server, row, Some(old), Some(&mut *object))?
     };
+    keep_times(registry, row, &mut *object, current)?;
     loop {
         let value = registry.stored_form(row, &mut *object)?;
-        let unchanged = || -> Result<bool, Status> {
-            let mut old = old.clone_box();
-            Ok(registry.stored_form(row, &mut *old)? == value)
-        };
-        if !gone && unchanged()? {
+        if !gone && current.entry.is_made_of(&value) {
             // Nothing to write. What the cache showed may be old, and then the answer would be.
             if !current.certain
                 && registry.cached(row, namespace, name)?.is_none_or(|now| now.entry.revision() != revision)
@@ -272,6 +283,25 @@ async fn attempt(
     }
 }
 
+/// Takes back the times of the owners if nothing else changed: who writes what is there already writes nothing.
+fn keep_times(
+    registry: &Registry,
+    row: &Resource,
+    object: &mut dyn Object,
+    current: &Current,
+) -> Result<(), Status> {
+    let old = current.object.metadata().managed_fields.as_ref();
+    let new = object.metadata().managed_fields.as_ref();
+    if old == new || !same_but_times(old.map(Vec::as_slice), new.map(Vec::as_slice)) {
+        return Ok(());
+    }
+    let times = std::mem::replace(&mut object.metadata_mut().managed_fields, old.cloned());
+    if !current.entry.is_made_of(&registry.stored_form(row, object)?) {
+        object.metadata_mut().managed_fields = times;
+    }
+    Ok(())
+}
+
 /// An update of an object that is not there.
 async fn create_instead(
     server: &Server,
@@ -286,9 +316,11 @@ async fn create_instead(
     let meant_to_exist =
         object.metadata().resource_version.as_deref().is_some_and(|version| !version.is_empty())
             || object.metadata().uid.as_deref().is_some_and(|uid| !uid.is_empty());
-    if part != Part::Whole || !row.rules.create_on_update() || meant_to_exist {
+    let creates = options.creates || row.rules.create_on_update() && !meant_to_exist;
+    if part != Part::Whole || !creates {
         return Err(not_found());
     }
+    may_create(server, context, row, name)?;
     // The cache may just not know it yet.
     let namespace = if row.namespaced() { context.info.namespace.as_str() } else { "" };
     if server.registry.certain(row, namespace, name).await?.is_some() {
@@ -298,6 +330,18 @@ async fn create_instead(
     metadata.name.get_or_insert_with(|| name.to_owned());
     let (entry, object) = create::store(server, context, row, object, options).await?;
     Ok(Attempt::Done(Updated { entry, object, created: true }))
+}
+
+/// Who may update or patch need not be allowed to create.
+fn may_create(server: &Server, context: &Context<'_>, row: &Resource, name: &str) -> Result<(), Status> {
+    let mut attributes = context.info.attributes(context.user.clone());
+    "create".clone_into(&mut attributes.verb);
+    match server.auth.authorize(&attributes) {
+        Decision::Allow => Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+            Err(Status::forbidden(row.group_resource(), name, reason))
+        }
+    }
 }
 
 /// Restores what an update can't change.

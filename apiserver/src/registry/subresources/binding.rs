@@ -59,7 +59,9 @@ pub async fn bind(
     // The pod, under the rules of its binding; the path may be that of the old resource `bindings`.
     let info = RequestInfo { name: name.to_owned(), ..context.info.clone() };
     let context = Context { info: &info, ..*context };
-    update::store(server, &context, &row, Part::Change("binding"), name, options, &mut change).await?;
+    // Nobody owns what the cluster decides.
+    let options = WriteOptions { owners_known: true, ..options.clone() };
+    update::store(server, &context, &row, Part::Change("binding"), name, &options, &mut change).await?;
     let status =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     respond::object(StatusCode::CREATED, context.accept, status.to_string().into())

@@ -170,7 +170,7 @@ async fn take(
         check_and_decrement(budget, &name, &pod_name, now)?;
         Ok(object)
     };
-    let options = WriteOptions { dry_run, ..WriteOptions::default() };
+    let options = WriteOptions { dry_run, owners_known: true, ..WriteOptions::default() };
     let info = RequestInfo { name: name.clone(), subresource: "status".to_owned(), ..context.info.clone() };
     let context = Context { info: &info, ..*context };
     update::store(server, &context, &row, Part::Status, &name, &options, &mut change).await?;
