@@ -87,10 +87,12 @@ impl Kind for Event {
         immutable(
             e,
             &Path::new("reportingController"),
-            &self.reporting_controller,
-            &old.reporting_controller,
+            &text(&self.reporting_controller),
+            &text(&old.reporting_controller),
         );
-        immutable(e, &Path::new("reportingInstance"), &self.reporting_instance, &old.reporting_instance);
+        // Stored objects have an empty text where this form has nothing.
+        let instances = (text(&self.reporting_instance), text(&old.reporting_instance));
+        immutable(e, &Path::new("reportingInstance"), &instances.0, &instances.1);
         errors
     }
 

@@ -259,10 +259,8 @@ async fn attempt(
     loop {
         let value = registry.stored_form(row, &mut *object)?;
         if !gone && current.entry.is_made_of(&value) {
-            // Nothing to write. What the cache showed may be old, and then the answer would be.
-            if !current.certain
-                && registry.cached(row, namespace, name)?.is_none_or(|now| now.entry.revision() != revision)
-            {
+            // Nothing to write. What the cache showed may be old, and then this would be no answer.
+            if !current.certain {
                 return Ok(Attempt::Again(None));
             }
             return Ok(Attempt::Done(Updated { entry: current.entry.clone(), object, created: false }));

@@ -1,5 +1,6 @@
 //! Requests end to end through the pipeline, on a store in memory.
 
+mod apply;
 mod bad_input;
 mod common;
 mod openapi;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use client::kube::client::Body;
 use client::kube::config::{KubeConfigOptions, Kubeconfig};
 use client::kube::{self, Client, Config};
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -20,6 +20,8 @@ use crate::Failure;
 use crate::commands::Global;
 use crate::failure::{Because, first_line};
 
+/// The start of it names the manager of what is written without another name.
+const AGENT: &str = concat!("skiff/", env!("CARGO_PKG_VERSION"));
 /// Where `skiff up` leaves the administrator's kubeconfig.
 const ADMIN: &str = "/var/lib/skiff/admin.kubeconfig";
 
@@ -121,7 +123,7 @@ impl Session {
 
     fn request<B>(&self, call: Call, body: impl FnOnce(Vec<u8>) -> B) -> Result<Request<B>, ApiError> {
         let mut request = Request::builder().method(call.method.clone()).uri(call.target());
-        request = request.header(ACCEPT, call.accept);
+        request = request.header(ACCEPT, call.accept).header(USER_AGENT, AGENT);
         if !call.body.is_empty() {
             request = request.header(CONTENT_TYPE, call.content_type);
         }
