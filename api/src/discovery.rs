@@ -187,8 +187,8 @@ mod tests {
         let table = Table::builtin();
         assert_eq!(api_versions(&table, &[])["versions"], json!(["v1"]));
         let groups = group_list(&table);
-        assert_eq!(groups["groups"][0]["name"], "apps");
-        assert_eq!(groups["groups"][0]["preferredVersion"]["groupVersion"], "apps/v1");
+        assert_eq!(groups["groups"][0]["name"], "apiregistration.k8s.io");
+        assert_eq!(groups["groups"][1]["preferredVersion"]["groupVersion"], "apps/v1");
         assert_eq!(api_group(&table, "apps").map(|g| g["kind"].clone()), Some("APIGroup".into()));
         assert_eq!(api_group(&table, "nope"), None);
         assert_eq!(resource_list(&table, "apps", "v2"), None);
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(core["apiVersion"], "apidiscovery.k8s.io/v2");
         assert_eq!(core["items"].as_array().map(Vec::len), Some(1));
         let rest = aggregated(&table, false, "v2");
-        let apps = &rest["items"][0];
+        let apps = &rest["items"][1];
         assert_eq!(apps["metadata"]["name"], "apps");
         let resources = apps["versions"][0]["resources"].as_array().cloned().unwrap_or_default();
         let deployments = resources.iter().find(|r| r["resource"] == "deployments").expect("it is served");

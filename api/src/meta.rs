@@ -99,6 +99,15 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta, path: &Path) -> Error
     errors
 }
 
+/// Restores what an update of the status leaves alone, for kinds whose status has nothing to do with metadata.
+pub fn keep_for_status(new: &mut ObjectMeta, old: &ObjectMeta) {
+    new.generation = old.generation;
+    new.labels.clone_from(&old.labels);
+    new.annotations.clone_from(&old.annotations);
+    new.finalizers.clone_from(&old.finalizers);
+    new.owner_references.clone_from(&old.owner_references);
+}
+
 fn text(value: &Option<String>) -> String {
     value.clone().unwrap_or_default()
 }

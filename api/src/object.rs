@@ -76,6 +76,9 @@ impl<T: Kind> Object for T {
         let mut bytes = serde_json::to_vec(self).unwrap_or_default();
         for (name, is_absent) in T::NULLS {
             if is_absent(self) {
+                if name.contains('.') {
+                    return serde_json::to_vec(&self.to_value()).unwrap_or_default();
+                }
                 // At the end, so that `apiVersion` and `kind` stay first.
                 bytes.pop();
                 bytes.extend_from_slice(format!(",\"{name}\":null}}").as_bytes());
@@ -85,10 +88,13 @@ impl<T: Kind> Object for T {
     }
     fn to_value(&self) -> Value {
         let mut value = serde_json::to_value(self).unwrap_or_default();
-        if let Some(fields) = value.as_object_mut() {
-            for (name, is_absent) in T::NULLS {
-                if is_absent(self) {
-                    fields.insert((*name).to_owned(), Value::Null);
+        for (name, is_absent) in T::NULLS {
+            if is_absent(self) {
+                let (parent, field) = name.rsplit_once('.').unwrap_or(("", name));
+                let parent = parent.split('.').filter(|part| !part.is_empty());
+                let found = parent.fold(Some(&mut value), |value, part| value?.get_mut(part));
+                if let Some(fields) = found.and_then(Value::as_object_mut) {
+                    fields.insert(field.to_owned(), Value::Null);
                 }
             }
         }
@@ -107,7 +113,7 @@ pub struct Replicas {
     pub selector: String,
 }
 
-/// A field by its JSON name, and whether an object has nothing in it.
+/// A field by its JSON name (`status.conditions` for one further in), and whether an object has nothing in it.
 pub type Null<T> = (&'static str, fn(&T) -> bool);
 
 /// The rules of one kind. Every method has a default that does nothing; a kind's file says what differs.

@@ -266,6 +266,8 @@ pub const NAME_AND_CREATION: &[Column] = &[Column::name(), Column::new("Created 
 #[derive(Clone, Debug)]
 pub struct Resource {
     pub group: Text,
+    /// The group under which what is invalid is reported.
+    pub reported_group: Text,
     pub version: Text,
     pub kind: Text,
     /// The kind of a list of it.
@@ -302,7 +304,7 @@ impl Resource {
     pub fn reported_kind(&self) -> (&str, &str) {
         match &self.backing {
             Backing::View { storage, .. } => (&storage.group, &storage.kind),
-            _ => (&self.group, &self.kind),
+            _ => (&self.reported_group, &self.kind),
         }
     }
 

@@ -3,15 +3,20 @@
 //! To add a kind, add a file with `impl Kind` and a row to [`rows`]; nothing else. Group, version, kind, plural and
 //! scope come from the type. Groups are listed in the order in which discovery prefers them.
 
+mod admission_policy;
+mod admission_rule;
 mod amount;
+mod api_service;
 mod binding;
 mod cells;
+mod certificate_signing_request;
 mod check;
 mod cluster_role;
 mod cluster_role_binding;
 mod config_map;
 mod controller_revision;
 mod cron_job;
+mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
@@ -19,15 +24,25 @@ mod endpoints;
 mod event;
 mod events_event;
 mod eviction;
+mod flow_schema;
+mod format;
+mod ingress;
+mod ingress_class;
+mod ip_address;
 mod job;
 mod lease;
 mod local_subject_access_review;
+mod mutating_admission_policy;
+mod mutating_admission_policy_binding;
+mod mutating_webhook_configuration;
 mod namespace;
+mod network_policy;
 mod node;
 mod pod;
 mod pod_disruption_budget;
 mod pod_template;
 mod priority_class;
+mod priority_level_configuration;
 mod replica_set;
 mod replication_controller;
 mod role;
@@ -40,10 +55,15 @@ mod self_subject_review;
 mod self_subject_rules_review;
 mod service;
 mod service_account;
+mod service_cidr;
 mod stateful_set;
 mod subject_access_review;
 mod token_request;
 mod token_review;
+mod validating_admission_policy;
+mod validating_admission_policy_binding;
+mod validating_webhook_configuration;
+mod webhook;
 mod workload;
 
 pub(crate) use check::kube_finalizer;
@@ -53,12 +73,17 @@ use std::sync::Arc;
 use k8s_openapi::{
     ClusterResourceScope, NamespaceResourceScope,
     api::{
+        admissionregistration::v1::{
+            MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration,
+            ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
+        },
         apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
         authentication::v1::{SelfSubjectReview, TokenReview},
         authorization::v1::{
             LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
         },
         batch::v1::{CronJob, Job},
+        certificates::v1::CertificateSigningRequest,
         coordination::v1::Lease,
         core::v1::{
             Binding, ConfigMap, Endpoints, Event, Namespace, Node, Pod, PodTemplate, ReplicationController,
@@ -66,11 +91,15 @@ use k8s_openapi::{
         },
         discovery::v1::EndpointSlice,
         events::v1 as events,
+        flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration},
+        networking::v1::{IPAddress, Ingress, IngressClass, NetworkPolicy, ServiceCIDR},
         node::v1::RuntimeClass,
         policy::v1::PodDisruptionBudget,
         rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
         scheduling::v1::PriorityClass,
     },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    kube_aggregator::pkg::apis::apiregistration::v1::APIService,
 };
 use serde_json::{Map, Value};
 
@@ -135,6 +164,11 @@ pub(crate) fn rows() -> Vec<Resource> {
             .at("/registry/services/specs")
             .part("proxy", core("ServiceProxyOptions"), Verbs::PROXY, Action::Proxy)
             .status(),
+        // apiregistration.k8s.io
+        row::<APIService>()
+            .category("api-extensions")
+            .at("/registry/apiregistration.k8s.io/apiservices")
+            .status(),
         // apps
         row::<ControllerRevision>(),
         row::<DaemonSet>().short("ds").category("all").status(),
@@ -154,6 +188,17 @@ pub(crate) fn rows() -> Vec<Resource> {
         // batch
         row::<CronJob>().short("cj").category("all").status(),
         row::<Job>().category("all").status(),
+        // certificates.k8s.io
+        row::<CertificateSigningRequest>()
+            .short("csr")
+            .part("approval", None, Verbs::CHANGE, Action::Change)
+            .status(),
+        // networking.k8s.io
+        row::<IngressClass>(),
+        row::<Ingress>().short("ing").at("/registry/ingress").reported("extensions").status(),
+        row::<IPAddress>().short("ip"),
+        row::<NetworkPolicy>().short("netpol").reported("extensions"),
+        row::<ServiceCIDR>().status(),
         // policy
         row::<PodDisruptionBudget>().short("pdb").status(),
         // rbac.authorization.k8s.io
@@ -161,6 +206,20 @@ pub(crate) fn rows() -> Vec<Resource> {
         row::<ClusterRole>(),
         row::<RoleBinding>(),
         row::<Role>(),
+        // admissionregistration.k8s.io
+        row::<MutatingAdmissionPolicy>().category("api-extensions"),
+        row::<MutatingAdmissionPolicyBinding>().category("api-extensions"),
+        row::<MutatingWebhookConfiguration>().category("api-extensions"),
+        row::<ValidatingAdmissionPolicy>().category("api-extensions").status(),
+        row::<ValidatingAdmissionPolicyBinding>().category("api-extensions"),
+        row::<ValidatingWebhookConfiguration>().category("api-extensions"),
+        // apiextensions.k8s.io
+        row::<CustomResourceDefinition>()
+            .short("crd")
+            .short("crds")
+            .category("api-extensions")
+            .at("/registry/apiextensions.k8s.io/customresourcedefinitions")
+            .status(),
         // scheduling.k8s.io
         row::<PriorityClass>().short("pc"),
         // coordination.k8s.io
@@ -169,6 +228,9 @@ pub(crate) fn rows() -> Vec<Resource> {
         row::<RuntimeClass>(),
         // discovery.k8s.io
         row::<EndpointSlice>(),
+        // flowcontrol.apiserver.k8s.io
+        row::<FlowSchema>().status(),
+        row::<PriorityLevelConfiguration>().status(),
     ]
 }
 
@@ -234,6 +296,7 @@ where
     let plural = T::URL_PATH_SEGMENT;
     Resource {
         group: T::GROUP.into(),
+        reported_group: T::GROUP.into(),
         version: T::VERSION.into(),
         kind: T::KIND.into(),
         list_kind: format!("{}List", T::KIND).into(),
@@ -269,6 +332,12 @@ impl Resource {
     /// The place in the store, where upstream's is not the plural name.
     fn at(mut self, prefix: &'static str) -> Self {
         self.backing = Backing::Stored { prefix: prefix.into() };
+        self
+    }
+
+    /// The group under which upstream reports what is invalid, where it is that of an older form of the kind.
+    fn reported(mut self, group: &'static str) -> Self {
+        self.reported_group = group.into();
         self
     }
 

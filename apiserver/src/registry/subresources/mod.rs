@@ -91,6 +91,7 @@ fn spoken<T: Kind>(context: &Context<'_>, body: &Bytes, options: &WriteOptions) 
 pub(crate) fn spoken_row<T: Kind>() -> Resource {
     Resource {
         group: T::GROUP.into(),
+        reported_group: T::GROUP.into(),
         version: T::VERSION.into(),
         kind: T::KIND.into(),
         list_kind: format!("{}List", T::KIND).into(),
