@@ -176,6 +176,12 @@ pub trait Kind:
         let _ = (subresource, old);
     }
 
+    /// Notes the moments that the server knows: when a phase began, when a taint came. Called after `prepare_*`; `old` is
+    /// None on create.
+    fn stamp(&mut self, old: Option<&Self>, now: Timestamp) {
+        let _ = (old, now);
+    }
+
     /// Checks everything but `metadata`.
     fn validate(&self) -> Errors {
         Errors::new()
@@ -270,6 +276,7 @@ pub trait Rules: Send + Sync + Debug {
     fn prepare_update(&self, object: &mut dyn Object, old: &dyn Object);
     fn prepare_status(&self, object: &mut dyn Object, old: &dyn Object);
     fn prepare_subresource(&self, subresource: &str, object: &mut dyn Object, old: &dyn Object);
+    fn stamp(&self, object: &mut dyn Object, old: Option<&dyn Object>, now: Timestamp);
     /// Checks a new object, `metadata` included.
     fn validate(&self, object: &dyn Object) -> Errors;
     /// Checks an update, `metadata` included.
@@ -372,6 +379,12 @@ impl<T: Kind> Rules for Typed<T> {
     fn prepare_subresource(&self, subresource: &str, object: &mut dyn Object, old: &dyn Object) {
         if let (Some(object), Some(old)) = (object.downcast_mut::<T>(), old.downcast_ref::<T>()) {
             object.prepare_subresource(subresource, old);
+        }
+    }
+
+    fn stamp(&self, object: &mut dyn Object, old: Option<&dyn Object>, now: Timestamp) {
+        if let Some(object) = object.downcast_mut::<T>() {
+            object.stamp(old.and_then(|old| old.downcast_ref::<T>()), now);
         }
     }
 

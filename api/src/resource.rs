@@ -44,6 +44,8 @@ impl Verbs {
     pub const ALL: Self = Self(255);
     /// What a subresource that shows and changes a part of an object can do.
     pub const CHANGE: Self = Self(8 | 32 | 64);
+    /// What can be done with objects that are made as they are read.
+    pub const READ: Self = Self(8 | 16);
     /// What a tunnel to a server in the cluster can do.
     pub const PROXY: Self = Self(1 | 2 | 8 | 32 | 64);
 
@@ -159,6 +161,13 @@ pub enum Answer {
     SelfSubjectRulesReview,
 }
 
+/// What the server sees, shown as objects. A closed set: the API server matches on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Observation {
+    /// How the parts of the control plane are.
+    Components,
+}
+
 /// How objects of one version become objects of another. `apiVersion` and `kind` are not its business.
 #[derive(Clone, Copy, Debug)]
 pub struct Conversion {
@@ -175,6 +184,8 @@ pub enum Backing {
     View { prefix: Text, storage: GroupVersionKind, conversion: Conversion },
     /// Nowhere: a request is answered at once.
     Answered(Answer),
+    /// Nowhere: each read makes them from what the server sees.
+    Observed(Observation),
 }
 
 /// A column of a Table.
@@ -321,7 +332,7 @@ impl Resource {
     pub fn prefix(&self) -> Option<&str> {
         match &self.backing {
             Backing::Stored { prefix } | Backing::View { prefix, .. } => Some(prefix),
-            Backing::Answered(_) => None,
+            Backing::Answered(_) | Backing::Observed(_) => None,
         }
     }
 

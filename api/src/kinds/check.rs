@@ -367,6 +367,18 @@ pub(crate) fn immutable<T: Serialize>(errors: &mut Errors, path: &Path, new: &T,
     }
 }
 
+/// What an update of one part of an object leaves alone.
+pub(crate) fn keep_metadata(meta: &mut ObjectMeta, old: &ObjectMeta) {
+    meta.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    meta.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    meta.generation = old.generation;
+    meta.labels.clone_from(&old.labels);
+    meta.annotations.clone_from(&old.annotations);
+    meta.finalizers.clone_from(&old.finalizers);
+    meta.owner_references.clone_from(&old.owner_references);
+    meta.managed_fields.clone_from(&old.managed_fields);
+}
+
 /// Carries the generation over, and counts it up on a change.
 pub(crate) fn generation(meta: &mut ObjectMeta, old: &ObjectMeta, changed: bool) {
     meta.generation = if changed { Some(old.generation.unwrap_or_default() + 1) } else { old.generation };

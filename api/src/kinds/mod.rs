@@ -13,12 +13,19 @@ mod certificate_signing_request;
 mod check;
 mod cluster_role;
 mod cluster_role_binding;
+mod component_status;
+mod conditions;
 mod config_map;
 mod controller_revision;
 mod cron_job;
+mod csi_driver;
+mod csi_node;
+mod csi_storage_capacity;
 mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
+mod device;
+mod device_class;
 mod endpoint_slice;
 mod endpoints;
 mod event;
@@ -31,6 +38,7 @@ mod ingress_class;
 mod ip_address;
 mod job;
 mod lease;
+mod limit_range;
 mod local_subject_access_review;
 mod mutating_admission_policy;
 mod mutating_admission_policy_binding;
@@ -38,6 +46,8 @@ mod mutating_webhook_configuration;
 mod namespace;
 mod network_policy;
 mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
 mod pod;
 mod pod_disruption_budget;
 mod pod_template;
@@ -45,6 +55,10 @@ mod priority_class;
 mod priority_level_configuration;
 mod replica_set;
 mod replication_controller;
+mod resource_claim;
+mod resource_claim_template;
+mod resource_quota;
+mod resource_slice;
 mod role;
 mod role_binding;
 mod runtime_class;
@@ -57,12 +71,17 @@ mod service;
 mod service_account;
 mod service_cidr;
 mod stateful_set;
+mod storage_class;
 mod subject_access_review;
+mod template_meta;
 mod token_request;
 mod token_review;
 mod validating_admission_policy;
 mod validating_admission_policy_binding;
 mod validating_webhook_configuration;
+mod volume;
+mod volume_attachment;
+mod volume_attributes_class;
 mod webhook;
 mod workload;
 
@@ -86,7 +105,8 @@ use k8s_openapi::{
         certificates::v1::CertificateSigningRequest,
         coordination::v1::Lease,
         core::v1::{
-            Binding, ConfigMap, Endpoints, Event, Namespace, Node, Pod, PodTemplate, ReplicationController,
+            Binding, ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node,
+            PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate, ReplicationController, ResourceQuota,
             Secret, Service, ServiceAccount,
         },
         discovery::v1::EndpointSlice,
@@ -96,7 +116,11 @@ use k8s_openapi::{
         node::v1::RuntimeClass,
         policy::v1::PodDisruptionBudget,
         rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+        resource::v1::{DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice},
         scheduling::v1::PriorityClass,
+        storage::v1::{
+            CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass,
+        },
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     kube_aggregator::pkg::apis::apiregistration::v1::APIService,
@@ -106,7 +130,8 @@ use serde_json::{Map, Value};
 use crate::{
     object::{Kind, Typed},
     resource::{
-        Action, Answer, Backing, Conversion, GroupVersionKind, Resource, Scope, Subresource, Text, Verbs,
+        Action, Answer, Backing, Conversion, GroupVersionKind, Observation, Resource, Scope, Subresource,
+        Text, Verbs,
     },
     schema::TypeRef,
 };
@@ -116,9 +141,11 @@ pub(crate) fn rows() -> Vec<Resource> {
     vec![
         // core
         row::<Binding>().answered(Answer::Binding),
+        row::<ComponentStatus>().short("cs").observed(Observation::Components),
         row::<ConfigMap>().short("cm"),
         row::<Endpoints>().short("ep").at("/registry/services/endpoints"),
         row::<Event>().short("ev"),
+        row::<LimitRange>().short("limits"),
         row::<Namespace>().short("ns").without(Verbs::DELETE_COLLECTION).status().part(
             "finalize",
             None,
@@ -131,6 +158,8 @@ pub(crate) fn rows() -> Vec<Resource> {
             Verbs::PROXY,
             Action::Proxy,
         ),
+        row::<PersistentVolumeClaim>().short("pvc").status(),
+        row::<PersistentVolume>().short("pv").status(),
         row::<Pod>()
             .short("po")
             .category("all")
@@ -151,6 +180,7 @@ pub(crate) fn rows() -> Vec<Resource> {
             .at("/registry/controllers")
             .scale()
             .status(),
+        row::<ResourceQuota>().short("quota").status(),
         row::<Secret>(),
         row::<ServiceAccount>().short("sa").part(
             "token",
@@ -206,6 +236,13 @@ pub(crate) fn rows() -> Vec<Resource> {
         row::<ClusterRole>(),
         row::<RoleBinding>(),
         row::<Role>(),
+        // storage.k8s.io
+        row::<CSIDriver>(),
+        row::<CSINode>(),
+        row::<CSIStorageCapacity>(),
+        row::<StorageClass>().short("sc"),
+        row::<VolumeAttachment>().status(),
+        row::<VolumeAttributesClass>().short("vac"),
         // admissionregistration.k8s.io
         row::<MutatingAdmissionPolicy>().category("api-extensions"),
         row::<MutatingAdmissionPolicyBinding>().category("api-extensions"),
@@ -231,6 +268,11 @@ pub(crate) fn rows() -> Vec<Resource> {
         // flowcontrol.apiserver.k8s.io
         row::<FlowSchema>().status(),
         row::<PriorityLevelConfiguration>().status(),
+        // resource.k8s.io
+        row::<DeviceClass>(),
+        row::<ResourceClaim>().status(),
+        row::<ResourceClaimTemplate>(),
+        row::<ResourceSlice>(),
     ]
 }
 
@@ -356,6 +398,12 @@ impl Resource {
     fn answered(mut self, answer: Answer) -> Self {
         self.verbs = Verbs::CREATE;
         self.backing = Backing::Answered(answer);
+        self
+    }
+
+    fn observed(mut self, observation: Observation) -> Self {
+        self.verbs = Verbs::READ;
+        self.backing = Backing::Observed(observation);
         self
     }
 

@@ -11,8 +11,8 @@ mod security;
 pub(crate) mod spec;
 pub(crate) mod storage;
 mod table;
-mod update;
-mod volumes;
+pub(crate) mod update;
+pub(crate) mod volumes;
 pub(crate) mod warnings;
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ use k8s_openapi::{
 };
 use serde_json::Value;
 
-use super::check::{generation, list, same, text};
+use super::check::{generation, keep_metadata, list, same, text};
 use crate::{
     field::{Errors, FieldError, Path, quote},
     name,
@@ -251,18 +251,6 @@ impl Kind for Pod {
             seconds => seconds,
         })
     }
-}
-
-/// What a subresource that changes a part of the spec leaves alone.
-fn keep_metadata(meta: &mut ObjectMeta, old: &ObjectMeta) {
-    meta.deletion_timestamp.clone_from(&old.deletion_timestamp);
-    meta.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
-    meta.generation = old.generation;
-    meta.labels.clone_from(&old.labels);
-    meta.annotations.clone_from(&old.annotations);
-    meta.finalizers.clone_from(&old.finalizers);
-    meta.owner_references.clone_from(&old.owner_references);
-    meta.managed_fields.clone_from(&old.managed_fields);
 }
 
 /// Agents that know nothing of observedGeneration don't clear it.

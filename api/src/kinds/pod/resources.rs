@@ -78,13 +78,44 @@ fn is_huge_page(resource: &str) -> bool {
     resource.starts_with("hugepages-")
 }
 
-fn may_overcommit(resource: &str) -> bool {
+/// Whether limits of the resource may be above its requests.
+pub(crate) fn may_overcommit(resource: &str) -> bool {
     is_native(resource) && !is_huge_page(resource)
 }
 
-/// A resource counted in whole units.
-fn is_integer(resource: &str) -> bool {
-    let quota = matches!(
+/// A resource that a quota knows without a domain.
+pub(crate) fn is_standard_for_quota(resource: &str) -> bool {
+    matches!(
+        resource,
+        "cpu"
+            | "memory"
+            | "ephemeral-storage"
+            | "requests.cpu"
+            | "requests.memory"
+            | "requests.storage"
+            | "requests.ephemeral-storage"
+            | "limits.cpu"
+            | "limits.memory"
+            | "limits.ephemeral-storage"
+    ) || is_counted(resource)
+        || is_huge_page(resource)
+        || resource.starts_with("requests.hugepages-")
+}
+
+/// The name of any resource: one that Kubernetes knows, or one with a domain.
+pub(crate) fn standard_name(errors: &mut Errors, resource: &str, path: &Path) {
+    let found = name::qualified_name(resource);
+    if !found.is_empty() {
+        problems(errors, path, resource, found);
+    } else if !resource.contains('/') && resource != "storage" && !is_standard_for_quota(resource) {
+        let detail = "must be a standard resource type or fully qualified";
+        errors.push(FieldError::invalid(path, resource, detail));
+    }
+}
+
+/// Objects that a quota counts by a name of their own.
+fn is_counted(resource: &str) -> bool {
+    matches!(
         resource,
         "pods"
             | "services"
@@ -95,17 +126,23 @@ fn is_integer(resource: &str) -> bool {
             | "persistentvolumeclaims"
             | "services.nodeports"
             | "services.loadbalancers"
-    );
-    quota || is_extended(resource)
+    )
 }
 
-fn is_extended(resource: &str) -> bool {
+/// A resource counted in whole units.
+fn is_integer(resource: &str) -> bool {
+    is_counted(resource) || is_extended(resource)
+}
+
+/// A resource that somebody else than Kubernetes defines.
+pub(crate) fn is_extended(resource: &str) -> bool {
     !is_native(resource)
         && !resource.starts_with("requests.")
         && name::qualified_name(&format!("requests.{resource}")).is_empty()
 }
 
-fn name_of(errors: &mut Errors, resource: &str, owner: Owner, path: &Path) {
+/// The name of a resource.
+pub(crate) fn name_of(errors: &mut Errors, resource: &str, owner: Owner, path: &Path) {
     let found = name::qualified_name(resource);
     if !found.is_empty() {
         problems(errors, path, resource, found);

@@ -4,25 +4,26 @@ use k8s_openapi::api::core::v1::{
     AWSElasticBlockStoreVolumeSource, AzureDiskVolumeSource, CSIVolumeSource, CephFSVolumeSource,
     CinderVolumeSource, FCVolumeSource, FlexVolumeSource, FlockerVolumeSource, GCEPersistentDiskVolumeSource,
     GlusterfsVolumeSource, ISCSIVolumeSource, PersistentVolumeClaimSpec, QuobyteVolumeSource,
-    RBDVolumeSource, ScaleIOVolumeSource, StorageOSVolumeSource,
+    RBDVolumeSource, ScaleIOVolumeSource, StorageOSVolumeSource, TypedLocalObjectReference,
+    TypedObjectReference,
 };
 
-use super::volumes::no_backsteps;
 use crate::{
     field::{BadValue, Errors, FieldError, Path},
     kinds::{
         amount::Amount,
         check::{dns_subdomain, list, one_of, required, selector, text},
+        volume,
     },
     name,
 };
 
-pub(super) fn gce(errors: &mut Errors, disk: &GCEPersistentDiskVolumeSource, path: &Path) {
+pub(crate) fn gce(errors: &mut Errors, disk: &GCEPersistentDiskVolumeSource, path: &Path) {
     required(errors, &path.child("pdName"), &disk.pd_name);
     partition(errors, disk.partition, path);
 }
 
-pub(super) fn aws(errors: &mut Errors, disk: &AWSElasticBlockStoreVolumeSource, path: &Path) {
+pub(crate) fn aws(errors: &mut Errors, disk: &AWSElasticBlockStoreVolumeSource, path: &Path) {
     required(errors, &path.child("volumeID"), &disk.volume_id);
     partition(errors, disk.partition, path);
 }
@@ -34,7 +35,8 @@ fn partition(errors: &mut Errors, partition: Option<i32>, path: &Path) {
     }
 }
 
-fn initiator(errors: &mut Errors, value: &str, path: &Path) {
+/// The name of an initiator or a target.
+pub(crate) fn initiator(errors: &mut Errors, value: &str, path: &Path) {
     let alphanumeric = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_alphanumeric());
     let tail = value.get(4..).unwrap_or_default();
     let valid = if value.starts_with("iqn") {
@@ -64,7 +66,11 @@ fn initiator(errors: &mut Errors, value: &str, path: &Path) {
     }
 }
 
-pub(super) fn iscsi(
+/// What is said of a volume whose name and portal are too long for the name of an interface.
+pub(crate) const ISCSI_NAME_TOO_LONG: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 \
+                                              characters if iscsi.initiatorName is specified.";
+
+pub(crate) fn iscsi(
     errors: &mut Errors,
     iscsi: &ISCSIVolumeSource,
     volume: &str,
@@ -85,20 +91,19 @@ pub(super) fn iscsi(
     if let Some(name) = &iscsi.initiator_name {
         initiator(errors, name, &path.child("initiatorname"));
         if volume.len() + 1 + iscsi.target_portal.len() > 64 {
-            let detail = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if \
-                          iscsi.initiatorName is specified.";
-            errors.push(FieldError::invalid(&parent.child("name"), volume, detail));
+            errors.push(FieldError::invalid(&parent.child("name"), volume, ISCSI_NAME_TOO_LONG));
         }
     }
 }
 
-fn lun(errors: &mut Errors, lun: i32, path: &Path) {
+/// The number of a disk behind a target.
+pub(crate) fn lun(errors: &mut Errors, lun: i32, path: &Path) {
     if !(0..=255).contains(&lun) {
         errors.push(FieldError::invalid(&path.child("lun"), lun, name::inclusive_range(0, 255)));
     }
 }
 
-pub(super) fn fc(errors: &mut Errors, fc: &FCVolumeSource, path: &Path) {
+pub(crate) fn fc(errors: &mut Errors, fc: &FCVolumeSource, path: &Path) {
     let (targets, wwids) = (list(&fc.target_wwns), list(&fc.wwids));
     let at = path.child("targetWWNs");
     if targets.is_empty() && wwids.is_empty() {
@@ -121,12 +126,12 @@ pub(super) fn fc(errors: &mut Errors, fc: &FCVolumeSource, path: &Path) {
     }
 }
 
-pub(super) fn glusterfs(errors: &mut Errors, gluster: &GlusterfsVolumeSource, path: &Path) {
+pub(crate) fn glusterfs(errors: &mut Errors, gluster: &GlusterfsVolumeSource, path: &Path) {
     required(errors, &path.child("endpoints"), &gluster.endpoints);
     required(errors, &path.child("path"), &gluster.path);
 }
 
-pub(super) fn flocker(errors: &mut Errors, flocker: &FlockerVolumeSource, path: &Path) {
+pub(crate) fn flocker(errors: &mut Errors, flocker: &FlockerVolumeSource, path: &Path) {
     let (name, uuid) = (text(&flocker.dataset_name), text(&flocker.dataset_uuid));
     if name.is_empty() && uuid.is_empty() {
         errors.push(FieldError::required(path, "one of datasetName and datasetUUID is required"));
@@ -140,27 +145,27 @@ pub(super) fn flocker(errors: &mut Errors, flocker: &FlockerVolumeSource, path: 
     }
 }
 
-pub(super) fn rbd(errors: &mut Errors, rbd: &RBDVolumeSource, path: &Path) {
+pub(crate) fn rbd(errors: &mut Errors, rbd: &RBDVolumeSource, path: &Path) {
     if rbd.monitors.is_empty() {
         errors.push(FieldError::required(&path.child("monitors"), ""));
     }
     required(errors, &path.child("image"), &rbd.image);
 }
 
-pub(super) fn cephfs(errors: &mut Errors, ceph: &CephFSVolumeSource, path: &Path) {
+pub(crate) fn cephfs(errors: &mut Errors, ceph: &CephFSVolumeSource, path: &Path) {
     if ceph.monitors.is_empty() {
         errors.push(FieldError::required(&path.child("monitors"), ""));
     }
 }
 
-pub(super) fn cinder(errors: &mut Errors, cinder: &CinderVolumeSource, path: &Path) {
+pub(crate) fn cinder(errors: &mut Errors, cinder: &CinderVolumeSource, path: &Path) {
     required(errors, &path.child("volumeID"), &cinder.volume_id);
     if let Some(secret) = &cinder.secret_ref {
         required(errors, &path.child("secretRef").child("name"), &secret.name);
     }
 }
 
-pub(super) fn quobyte(errors: &mut Errors, quobyte: &QuobyteVolumeSource, path: &Path) {
+pub(crate) fn quobyte(errors: &mut Errors, quobyte: &QuobyteVolumeSource, path: &Path) {
     let pairs = "must be a host:port pair or multiple pairs separated by commas";
     let at = path.child("registry");
     if quobyte.registry.is_empty() {
@@ -178,7 +183,7 @@ pub(super) fn quobyte(errors: &mut Errors, quobyte: &QuobyteVolumeSource, path: 
     required(errors, &path.child("volume"), &quobyte.volume);
 }
 
-pub(super) fn flex(errors: &mut Errors, flex: &FlexVolumeSource, path: &Path) {
+pub(crate) fn flex(errors: &mut Errors, flex: &FlexVolumeSource, path: &Path) {
     required(errors, &path.child("driver"), &flex.driver);
     for key in flex.options.iter().flatten().map(|(key, _)| key) {
         let namespace = format!(".{}", key.split('/').next().unwrap_or_default().to_lowercase());
@@ -189,7 +194,7 @@ pub(super) fn flex(errors: &mut Errors, flex: &FlexVolumeSource, path: &Path) {
     }
 }
 
-pub(super) fn azure_disk(errors: &mut Errors, disk: &AzureDiskVolumeSource, path: &Path) {
+pub(crate) fn azure_disk(errors: &mut Errors, disk: &AzureDiskVolumeSource, path: &Path) {
     required(errors, &path.child("diskName"), &disk.disk_name);
     required(errors, &path.child("diskURI"), &disk.disk_uri);
     if let Some(mode) = &disk.caching_mode {
@@ -210,7 +215,7 @@ pub(super) fn azure_disk(errors: &mut Errors, disk: &AzureDiskVolumeSource, path
     }
 }
 
-pub(super) fn storageos(errors: &mut Errors, storage: &StorageOSVolumeSource, path: &Path) {
+pub(crate) fn storageos(errors: &mut Errors, storage: &StorageOSVolumeSource, path: &Path) {
     let name = text(&storage.volume_name);
     if name.is_empty() {
         errors.push(FieldError::required(&path.child("volumeName"), ""));
@@ -226,27 +231,20 @@ pub(super) fn storageos(errors: &mut Errors, storage: &StorageOSVolumeSource, pa
     }
 }
 
-pub(super) fn scale_io(errors: &mut Errors, scale: &ScaleIOVolumeSource, path: &Path) {
+pub(crate) fn scale_io(errors: &mut Errors, scale: &ScaleIOVolumeSource, path: &Path) {
     required(errors, &path.child("gateway"), &scale.gateway);
     required(errors, &path.child("system"), &scale.system);
     required(errors, &path.child("volumeName"), text(&scale.volume_name));
 }
 
-pub(super) fn csi(errors: &mut Errors, csi: &CSIVolumeSource, path: &Path) {
-    let at = path.child("driver");
-    if csi.driver.is_empty() {
-        errors.push(FieldError::required(&at, ""));
-    }
-    if csi.driver.len() > 63 {
-        errors.push(FieldError::too_long(&at, 63));
-    }
-    dns_subdomain(errors, &at, &csi.driver.to_lowercase());
+pub(crate) fn csi(errors: &mut Errors, csi: &CSIVolumeSource, path: &Path) {
+    volume::driver_name(errors, &csi.driver, &path.child("driver"));
     if let Some(secret) = &csi.node_publish_secret_ref {
-        let at = path.child("nodePublishSecretRef").child("name");
         if secret.name.is_empty() {
-            errors.push(FieldError::required(&at, ""));
+            errors.push(FieldError::required(&path.child("nodePublishSecretRef").child("name"), ""));
         } else {
-            dns_subdomain(errors, &at, &secret.name);
+            // The path is upstream's.
+            dns_subdomain(errors, &path.child("name"), &secret.name);
         }
     }
 }
@@ -254,36 +252,76 @@ pub(super) fn csi(errors: &mut Errors, csi: &CSIVolumeSource, path: &Path) {
 /// The spec of a claim for storage.
 pub(crate) fn claim_spec(errors: &mut Errors, spec: &PersistentVolumeClaimSpec, path: &Path) {
     let modes = list(&spec.access_modes);
+    let at = path.child("accessModes");
     if modes.is_empty() {
-        errors.push(FieldError::required(&path.child("accessModes"), "at least 1 access mode is required"));
+        errors.push(FieldError::required(&at, "at least 1 access mode is required"));
     }
     selector(errors, &path.child("selector"), spec.selector.as_ref());
-    let supported = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-    for mode in modes {
-        one_of(errors, &path.child("accessModes"), mode, supported);
-    }
-    if modes.len() > 1 && modes.iter().any(|m| m == "ReadWriteOncePod") {
-        let detail = "may not use ReadWriteOncePod with other access modes";
-        errors.push(FieldError::forbidden(&path.child("accessModes"), detail));
-    }
+    volume::access_modes(errors, modes, &at);
     let requests = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
+    let at = path.child("resources").key("storage");
     match requests.and_then(|r| r.get("storage")) {
-        None => errors.push(FieldError::required(&path.child("resources").key("storage"), "")),
+        None => errors.push(FieldError::required(&at, "")),
         Some(size) => {
-            let sound = Amount::of(size).is_some_and(|s| !s.is_zero() && !s.is_negative());
-            if !sound {
-                let at = path.child("resources").key("storage");
-                errors.push(FieldError::invalid(&at, &size.0, "must be greater than zero"));
+            if let Some(size) = Amount::of(size) {
+                volume::positive_amount(errors, size, &at);
             }
         }
     }
-    if let Some(class) = spec.storage_class_name.as_deref().filter(|c| !c.is_empty()) {
-        dns_subdomain(errors, &path.child("storageClassName"), class);
+    for (field, class) in [
+        ("storageClassName", &spec.storage_class_name),
+        ("volumeAttributesClassName", &spec.volume_attributes_class_name),
+    ] {
+        if let Some(class) = class.as_deref().filter(|class| !class.is_empty()) {
+            dns_subdomain(errors, &path.child(field), class);
+        }
+        if field == "storageClassName" {
+            volume::volume_mode(errors, spec.volume_mode.as_ref(), &path.child("volumeMode"));
+            data_sources(errors, spec, path);
+        }
     }
-    if let Some(mode) = &spec.volume_mode {
-        one_of(errors, &path.child("volumeMode"), mode, &["Block", "Filesystem"]);
+}
+
+/// What a claim's volume is filled with: the two fields for it say the same.
+fn data_sources(errors: &mut Errors, spec: &PersistentVolumeClaimSpec, path: &Path) {
+    let (source, reference) = (&spec.data_source, &spec.data_source_ref);
+    if let Some(source) = source {
+        data_source(errors, source, &path.child("dataSource"));
     }
-    if let Some(name) = &spec.volume_name {
-        no_backsteps(errors, name, &path.child("volumeName"));
+    let mut foreign = false;
+    if let Some(reference) = reference {
+        let at = path.child("dataSourceRef");
+        data_source(errors, &local(reference), &at);
+        let namespace = text(&reference.namespace);
+        if !namespace.is_empty() {
+            foreign = true;
+            crate::kinds::check::dns_label(errors, &at.child("namespace"), namespace);
+        }
+    }
+    let (Some(source), Some(reference)) = (source, reference) else { return };
+    let shown = path.child("dataSource").to_string();
+    if foreign {
+        let detail = "may not be specified when dataSourceRef.namespace is specified";
+        errors.push(FieldError::invalid(path, shown, detail));
+    } else if *source != local(reference) {
+        errors.push(FieldError::invalid(path, shown, "must match dataSourceRef"));
+    }
+}
+
+fn local(reference: &TypedObjectReference) -> TypedLocalObjectReference {
+    let TypedObjectReference { api_group, kind, name, .. } = reference.clone();
+    TypedLocalObjectReference { api_group, kind, name }
+}
+
+fn data_source(errors: &mut Errors, source: &TypedLocalObjectReference, path: &Path) {
+    required(errors, &path.child("name"), &source.name);
+    required(errors, &path.child("kind"), &source.kind);
+    let group = text(&source.api_group);
+    if group.is_empty() && source.kind != "PersistentVolumeClaim" {
+        let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        errors.push(FieldError::invalid(path, &source.kind, detail));
+    }
+    if !group.is_empty() {
+        dns_subdomain(errors, &path.child("apiGroup"), group);
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn validate(errors: &mut Errors, pod: &Pod, old: &Pod) {
 }
 
 /// One line per value that differs: what was there, and what is there now.
-fn difference(old: &Value, new: &Value) -> String {
+pub(crate) fn difference(old: &Value, new: &Value) -> String {
     fn walk(old: Option<&Value>, new: Option<&Value>, at: &Path, out: &mut String) {
         let index = |value: Option<&Value>, i: usize| value.and_then(|v| v.get(i)).cloned();
         match (old, new) {

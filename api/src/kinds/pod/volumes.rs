@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
     api::core::v1::{
-        ClusterTrustBundleProjection, DownwardAPIVolumeFile, EphemeralVolumeSource, ImageVolumeSource,
-        KeyToPath, NFSVolumeSource, PodCertificateProjection, ProjectedVolumeSource, Volume,
+        ClusterTrustBundleProjection, DownwardAPIVolumeFile, EphemeralVolumeSource, HostPathVolumeSource,
+        ImageVolumeSource, KeyToPath, NFSVolumeSource, PodCertificateProjection, ProjectedVolumeSource,
+        Volume,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -16,6 +17,7 @@ use crate::{
     kinds::{
         amount::Amount,
         check::{dns_label, dns_subdomain, list, one_of, qualified_name, required, selector, text},
+        template_meta,
     },
     name,
 };
@@ -68,50 +70,79 @@ pub(super) fn validate<'a>(
 }
 
 /// Checks one of the sources a volume may have; the first is checked, the others are refused.
-struct Sources<'a> {
+pub(crate) struct Sources<'a> {
     errors: &'a mut Errors,
     path: &'a Path,
     given: bool,
 }
 
-impl Sources<'_> {
-    fn one<T>(&mut self, field: &str, source: Option<&T>, check: impl FnOnce(&mut Errors, &T, &Path)) {
+impl<'a> Sources<'a> {
+    /// None is given yet.
+    pub(crate) fn new(errors: &'a mut Errors, path: &'a Path) -> Self {
+        Self { errors, path, given: false }
+    }
+
+    pub(crate) fn one<T>(
+        &mut self,
+        field: &str,
+        source: Option<&T>,
+        check: impl FnOnce(&mut Errors, &T, &Path),
+    ) {
+        self.one_named(field, field, source, check);
+    }
+
+    /// A source that upstream names otherwise where it is one too many.
+    pub(crate) fn one_named<T>(
+        &mut self,
+        field: &str,
+        checked_as: &str,
+        source: Option<&T>,
+        check: impl FnOnce(&mut Errors, &T, &Path),
+    ) {
         let Some(source) = source else { return };
-        let at = self.path.child(field);
         if self.given {
+            let at = self.path.child(field);
             self.errors.push(FieldError::forbidden(&at, "may not specify more than 1 volume type"));
         } else {
-            self.given = true;
-            check(self.errors, source, &at);
+            self.also(checked_as, Some(source), check);
+        }
+    }
+
+    /// A source that is checked whether there is another one or not.
+    pub(crate) fn also<T>(
+        &mut self,
+        field: &str,
+        source: Option<&T>,
+        check: impl FnOnce(&mut Errors, &T, &Path),
+    ) {
+        let Some(source) = source else { return };
+        self.given = true;
+        check(self.errors, source, &self.path.child(field));
+    }
+
+    /// Without any source there is no volume.
+    pub(crate) fn at_least_one(self) {
+        if !self.given {
+            self.errors.push(FieldError::required(self.path, "must specify a volume type"));
         }
     }
 }
 
 fn source(errors: &mut Errors, volume: &Volume, pod_name: Option<&str>, path: &Path) {
-    let mut sources = Sources { errors, path, given: false };
+    let mut sources = Sources::new(errors, path);
     sources.one("emptyDir", volume.empty_dir.as_ref(), |errors, dir, at| {
         if dir.size_limit.as_ref().and_then(Amount::of).is_some_and(|limit| limit.is_negative()) {
             let detail = "SizeLimit field must be a valid resource quantity";
             errors.push(FieldError::forbidden(&at.child("sizeLimit"), detail));
         }
     });
-    sources.one("hostPath", volume.host_path.as_ref(), |errors, host, at| {
-        if host.path.is_empty() {
-            errors.push(FieldError::required(&at.child("path"), ""));
-            return;
-        }
-        no_backsteps(errors, &host.path, &at.child("path"));
-        one_of(errors, &at.child("type"), text(&host.type_), HOST_PATH_TYPES);
-    });
+    sources.one("hostPath", volume.host_path.as_ref(), host_path);
     sources.one("gitRepo", volume.git_repo.as_ref(), |errors, git, at| {
         required(errors, &at.child("repository"), &git.repository);
         descending_path(errors, text(&git.directory), &at.child("directory"));
     });
-    if let Some(disk) = volume.gce_persistent_disk.as_ref() {
-        // Upstream checks it under another name than the field's.
-        let field = if sources.given { "gcePersistentDisk" } else { "persistentDisk" };
-        sources.one(field, Some(disk), storage::gce);
-    }
+    let disk = volume.gce_persistent_disk.as_ref();
+    sources.one_named("gcePersistentDisk", "persistentDisk", disk, storage::gce);
     sources.one("awsElasticBlockStore", volume.aws_elastic_block_store.as_ref(), storage::aws);
     sources.one("secret", volume.secret.as_ref(), |errors, secret, at| {
         required(errors, &at.child("secretName"), text(&secret.secret_name));
@@ -173,12 +204,21 @@ fn source(errors: &mut Errors, volume: &Volume, pod_name: Option<&str>, path: &P
         }
     });
     sources.one("image", volume.image.as_ref(), image);
-    if !sources.given {
-        errors.push(FieldError::required(path, "must specify a volume type"));
-    }
+    sources.at_least_one();
 }
 
-fn nfs(errors: &mut Errors, nfs: &NFSVolumeSource, path: &Path) {
+/// A path on the node.
+pub(crate) fn host_path(errors: &mut Errors, host: &HostPathVolumeSource, path: &Path) {
+    if host.path.is_empty() {
+        errors.push(FieldError::required(&path.child("path"), ""));
+        return;
+    }
+    no_backsteps(errors, &host.path, &path.child("path"));
+    one_of(errors, &path.child("type"), text(&host.type_), HOST_PATH_TYPES);
+}
+
+/// A share of an NFS server.
+pub(crate) fn nfs(errors: &mut Errors, nfs: &NFSVolumeSource, path: &Path) {
     required(errors, &path.child("server"), &nfs.server);
     required(errors, &path.child("path"), &nfs.path);
     if !nfs.path.starts_with('/') {
@@ -199,18 +239,8 @@ fn ephemeral_claim(errors: &mut Errors, ephemeral: &EphemeralVolumeSource, path:
         errors.push(FieldError::required(&path, ""));
         return;
     };
-    if let Some(meta) = &template.metadata {
-        let path = path.child("metadata");
-        if let Some(annotations) = &meta.annotations {
-            errors.extend(crate::meta::validate_annotations(annotations, &path.child("annotations")));
-        }
-        if let Some(labels) = &meta.labels {
-            errors.extend(crate::meta::validate_labels(labels, &path.child("labels")));
-        }
-        let others = ObjectMeta { annotations: None, labels: None, ..meta.clone() };
-        if others != ObjectMeta::default() {
-            errors.push(FieldError::forbidden(&path, "metadata: only labels and annotations are allowed"));
-        }
+    if let Some(metadata) = &template.metadata {
+        template_meta::validate(errors, metadata, &path.child("metadata"));
     }
     storage::claim_spec(errors, &template.spec, &path.child("spec"));
 }
@@ -412,7 +442,7 @@ pub(super) fn has_backsteps(path: &str) -> bool {
 }
 
 /// A path without `..`.
-pub(super) fn no_backsteps(errors: &mut Errors, value: &str, path: &Path) {
+pub(crate) fn no_backsteps(errors: &mut Errors, value: &str, path: &Path) {
     if has_backsteps(value) {
         errors.push(FieldError::invalid(path, value, "must not contain '..'"));
     }

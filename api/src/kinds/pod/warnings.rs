@@ -120,31 +120,33 @@ pub(super) fn of(spec: &PodSpec, meta: &ObjectMeta, path: &Path) -> Vec<String> 
     out
 }
 
+/// Advice about a term that selects nodes.
+pub(crate) fn node_term(out: &mut Vec<String>, term: &NodeSelectorTerm, at: &Path) {
+    for (i, expression) in list(&term.match_expressions).iter().enumerate() {
+        if let Some(message) = deprecated_label(&expression.key) {
+            let at = at.child("matchExpressions").index(i).child("key");
+            out.push(format!("{at}: {} is {message}", expression.key));
+        }
+    }
+}
+
 fn placement(out: &mut Vec<String>, spec: &PodSpec, at: &Path) {
     for (key, _) in spec.node_selector.iter().flatten() {
         if let Some(message) = deprecated_label(key) {
             out.push(format!("{}: {message}", at.child("nodeSelector").key(key)));
         }
     }
-    let mut term = |term: &NodeSelectorTerm, at: Path| {
-        for (i, expression) in list(&term.match_expressions).iter().enumerate() {
-            if let Some(message) = deprecated_label(&expression.key) {
-                let at = at.child("matchExpressions").index(i).child("key");
-                out.push(format!("{at}: {} is {message}", expression.key));
-            }
-        }
-    };
     if let Some(affinity) = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref()) {
         let at = at.child("affinity").child("nodeAffinity");
         let required = affinity.required_during_scheduling_ignored_during_execution.as_ref();
         for (i, t) in required.iter().flat_map(|r| &r.node_selector_terms).enumerate() {
             let at = at.child("requiredDuringSchedulingIgnoredDuringExecution").child("nodeSelectorTerms");
-            term(t, at.index(i));
+            node_term(out, t, &at.index(i));
         }
         let preferred = list(&affinity.preferred_during_scheduling_ignored_during_execution);
         for (i, t) in preferred.iter().enumerate() {
             let at = at.child("preferredDuringSchedulingIgnoredDuringExecution").index(i);
-            term(&t.preference, at.child("preference"));
+            node_term(out, &t.preference, &at.child("preference"));
         }
     }
     for (i, constraint) in list(&spec.topology_spread_constraints).iter().enumerate() {
