@@ -14,7 +14,6 @@ mod check;
 mod cluster_role;
 mod cluster_role_binding;
 mod component_status;
-mod conditions;
 mod config_map;
 mod controller_revision;
 mod cron_job;

@@ -145,6 +145,7 @@ fn mutate_and_validate_once(
     server.admission.admit(&admission, object, None)?;
     reservations::prepare(object, None);
     row.rules.prepare_create(object);
+    row.rules.stamp(object, None, server.registry.clock.now());
     let errors = row.rules.validate(object);
     if !errors.is_empty() {
         let name = object.metadata().name.clone().unwrap_or_default();

@@ -8,6 +8,7 @@ pub mod collection;
 pub mod create;
 pub mod decode;
 pub mod delete;
+pub mod observed;
 pub mod options;
 mod owners;
 pub mod patch;

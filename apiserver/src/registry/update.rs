@@ -224,18 +224,22 @@ async fn attempt(
     };
     server.admission.admit(&admission, &mut *object, Some(old))?;
     keep_system_fields(&mut *object, old);
+    let now = registry.clock.now();
     let errors = match part {
         Part::Whole => {
             reservations::prepare(&mut *object, Some(old));
             row.rules.prepare_update(&mut *object, old);
+            row.rules.stamp(&mut *object, Some(old), now);
             row.rules.validate_update(&*object, old)
         }
         Part::Status => {
             row.rules.prepare_status(&mut *object, old);
+            row.rules.stamp(&mut *object, Some(old), now);
             row.rules.validate_status(&*object, old)
         }
         Part::Change(subresource) => {
             row.rules.prepare_subresource(subresource, &mut *object, old);
+            row.rules.stamp(&mut *object, Some(old), now);
             if let Some(tracker) = &tracker {
                 tracker.updated(&mut *object, current)?;
             }

@@ -9,7 +9,7 @@ use http::Response;
 use crate::Body;
 use crate::body::RequestBody;
 use crate::context::{Context, read_body};
-use crate::registry::{collection, create, delete, patch, read, update, watch};
+use crate::registry::{collection, create, delete, observed, patch, read, update, watch};
 use crate::server::Server;
 
 /// Answers a verb on a resource.
@@ -21,6 +21,9 @@ pub async fn answer(
 ) -> Result<Response<Body>, Status> {
     if let Some(advice) = row.rules.deprecated() {
         context.warnings.add(advice.to_owned());
+    }
+    if let Backing::Observed(observation) = row.backing {
+        return observed::answer(server, context, row, observation).await;
     }
     match context.info.verb {
         "get" => return read::get(server, context, row).await,

@@ -17,7 +17,7 @@ use crate::{
     field::{BadValue, Errors, FieldError, Path},
     kinds::{
         check::{dns_label, immutable, list, required, required_one_of, text},
-        conditions,
+        format,
         pod::affinity::node_selector,
     },
 };
@@ -169,7 +169,7 @@ fn device_status(
     if count > MOST_CONDITIONS {
         errors.push(FieldError::too_many(&at, count, MOST_CONDITIONS));
     }
-    conditions::validate(errors, list(&device.conditions), &at);
+    format::conditions(errors, &at, list(&device.conditions));
     if let Some(data) = device.data.as_ref().filter(|data| data.0 != Value::Null) {
         raw(errors, data, &path.child("data"));
     }

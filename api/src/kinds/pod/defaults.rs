@@ -88,7 +88,7 @@ fn pod_resources(spec: &mut PodSpec) {
 
 /// A claim for storage.
 pub(crate) fn claim_spec(spec: &mut PersistentVolumeClaimSpec) {
-    set(&mut spec.volume_mode, "Filesystem");
+    spec.volume_mode.get_or_insert_with(|| "Filesystem".to_owned());
     let resources = spec.resources.get_or_insert_default();
     canonical_list(&mut resources.limits);
     canonical_list(&mut resources.requests);
