@@ -32,6 +32,7 @@ mod events_event;
 mod eviction;
 mod flow_schema;
 mod format;
+mod horizontal_pod_autoscaler;
 mod ingress;
 mod ingress_class;
 mod ip_address;
@@ -100,6 +101,7 @@ use k8s_openapi::{
         authorization::v1::{
             LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
         },
+        autoscaling,
         batch::v1::{CronJob, Job},
         certificates::v1::CertificateSigningRequest,
         coordination::v1::Lease,
@@ -214,6 +216,17 @@ pub(crate) fn rows() -> Vec<Resource> {
         row::<SelfSubjectAccessReview>().answered(Answer::SelfSubjectAccessReview),
         row::<SelfSubjectRulesReview>().answered(Answer::SelfSubjectRulesReview),
         row::<SubjectAccessReview>().answered(Answer::SubjectAccessReview),
+        // autoscaling: v1 is another view of v2
+        row::<autoscaling::v2::HorizontalPodAutoscaler>().short("hpa").category("all").status(),
+        row::<autoscaling::v1::HorizontalPodAutoscaler>()
+            .short("hpa")
+            .category("all")
+            .view(
+                "/registry/horizontalpodautoscalers",
+                gvk("autoscaling", "v2", "HorizontalPodAutoscaler"),
+                horizontal_pod_autoscaler::conversion::HPA,
+            )
+            .status(),
         // batch
         row::<CronJob>().short("cj").category("all").status(),
         row::<Job>().category("all").status(),
