@@ -7,7 +7,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     cells::{age, containers, labels, or_none},
@@ -19,7 +19,7 @@ use super::{
     workload,
 };
 use crate::{
-    field::{BadValue, Errors, FieldError, Path, quote},
+    field::{BadValue, Errors, FieldError, Path},
     object::{Kind, name_cell},
     resource::Column,
 };
@@ -207,18 +207,11 @@ fn update_strategy(errors: &mut Errors, strategy: &DaemonSetUpdateStrategy, path
             Some(rolling) => rolling_update(errors, rolling, &at),
         },
         other => {
-            // Upstream shows its own struct.
-            let rolling = strategy.rolling_update.as_ref().map_or("null".to_owned(), |rolling| {
-                let shown = |value: &Option<IntOrString>| json!(value.clone().unwrap_or(IntOrString::Int(0)));
-                format!(
-                    r#"{{"MaxUnavailable":{},"MaxSurge":{}}}"#,
-                    shown(&rolling.max_unavailable),
-                    shown(&rolling.max_surge)
-                )
-            });
-            let shown = format!(r#"{{"Type":{},"RollingUpdate":{rolling}}}"#, quote(other));
+            let rolling = strategy.rolling_update.as_ref();
+            let rolling = rolling.map(|rolling| (&rolling.max_unavailable, &rolling.max_surge));
+            let shown = workload::strategy_text(other, rolling);
             let supported = &["RollingUpdate", "OnDelete"];
-            errors.push(FieldError::not_supported(path, BadValue::Plain(shown), supported));
+            errors.push(FieldError::not_supported(path, shown, supported));
         }
     }
 }
@@ -246,6 +239,8 @@ fn rolling_update(errors: &mut Errors, rolling: &RollingUpdateDaemonSet, path: &
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::field::aggregate;
 

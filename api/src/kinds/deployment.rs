@@ -7,7 +7,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     cells::{age, containers},
@@ -208,12 +208,10 @@ fn strategy(errors: &mut Errors, strategy: &DeploymentStrategy, path: &Path) {
             None => errors.push(FieldError::required(&at, "this should be defaulted and never be nil")),
             Some(rolling) => rolling_update(errors, rolling, &at),
         },
-        _ => {
-            // Upstream shows its own struct.
-            let rolling = strategy.rolling_update.as_ref().map(
-                |rolling| json!({"MaxUnavailable": rolling.max_unavailable, "MaxSurge": rolling.max_surge}),
-            );
-            let shown = json!({"Type": strategy.type_, "RollingUpdate": rolling});
+        other => {
+            let rolling = strategy.rolling_update.as_ref();
+            let rolling = rolling.map(|rolling| (&rolling.max_unavailable, &rolling.max_surge));
+            let shown = workload::strategy_text(other, rolling);
             errors.push(FieldError::not_supported(path, shown, &["Recreate", "RollingUpdate"]));
         }
     }

@@ -57,10 +57,14 @@ impl Kind for Job {
         let uid = text(&self.metadata.uid).to_owned();
         let name = text(&self.metadata.name).to_owned();
         let spec = self.spec.get_or_insert_default();
+        let labelled = workload::labels(&spec.template).is_some_and(|labels| !labels.is_empty());
         if spec.manual_selector != Some(true) {
             generate_selector(spec, &name, &uid);
         }
-        inherit_labels(self);
+        // Upstream refuses a name that is too long for a label once, at the template.
+        if labelled || name::label_value(&name).is_empty() {
+            inherit_labels(self);
+        }
         self.status = Some(JobStatus::default());
         self.metadata.generation = Some(1);
     }

@@ -17,6 +17,7 @@ use crate::{
 };
 
 impl Kind for PodTemplate {
+    const RETURNS_DELETED: bool = true;
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::text("Containers").about("Names of each container in the template."),

@@ -4,17 +4,36 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{Container, PodTemplateSpec},
-    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+    apimachinery::pkg::{
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
 };
+use serde_json::json;
 
 use super::{
     check::{nonnegative, same, selector, selector_is_empty, selector_matches, text},
     pod::{spec, warnings},
 };
 use crate::{
-    field::{BadValue, Errors, FieldError, Path},
+    field::{BadValue, Errors, FieldError, Path, quote},
     name,
 };
+
+/// How upstream shows the strategy of an update, which is its own struct.
+pub(super) fn strategy_text(
+    strategy: &str,
+    rolling: Option<(&Option<IntOrString>, &Option<IntOrString>)>,
+) -> BadValue {
+    let shown = |value: &Option<IntOrString>| json!(value.clone().unwrap_or(IntOrString::Int(0)));
+    let rolling = rolling.map_or_else(
+        || "null".to_owned(),
+        |(unavailable, surge)| {
+            format!(r#"{{"MaxUnavailable":{},"MaxSurge":{}}}"#, shown(unavailable), shown(surge))
+        },
+    );
+    BadValue::Plain(format!(r#"{{"Type":{},"RollingUpdate":{rolling}}}"#, quote(strategy)))
+}
 
 /// The containers of a template.
 pub(super) fn pods(template: Option<&PodTemplateSpec>) -> &[Container] {

@@ -6,3 +6,4 @@ mod common;
 mod openapi;
 mod protobuf;
 mod verbs;
+mod workloads;

@@ -239,11 +239,9 @@ fn completions(errors: &mut Errors, new: &JobSpec, old: &JobSpec, path: &Path) {
     let at = path.child("completions");
     match new.completions {
         _ if !is_indexed(new) => immutable(errors, &at, &new.completions, &old.completions),
-        Some(completions) if old.completions != new.completions => {
-            if new.parallelism != Some(completions) {
-                let detail = format!("can only be modified in tandem with {}", path.child("parallelism"));
-                errors.push(FieldError::invalid(&at, completions, detail));
-            }
+        Some(completions) if old.completions != new.completions && new.parallelism != Some(completions) => {
+            let detail = format!("can only be modified in tandem with {}", path.child("parallelism"));
+            errors.push(FieldError::invalid(&at, completions, detail));
         }
         _ => {}
     }

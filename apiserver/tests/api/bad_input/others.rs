@@ -26,7 +26,7 @@ async fn a_deployment_is_refused_in_upstreams_words() {
             "/spec/strategy/type",
             json!("X"),
             &[
-                "spec.strategy: Unsupported value: {\"RollingUpdate\":null,\"Type\":\"X\"}: supported values: \
+                "spec.strategy: Unsupported value: {\"Type\":\"X\",\"RollingUpdate\":null}: supported values: \
                \"Recreate\", \"RollingUpdate\"",
             ],
         ),
