@@ -82,7 +82,11 @@ pub(crate) async fn store(
                 return Ok((entry, object));
             }
             let reservation = reserve.reservation();
-            match registry.commit(row, &key, 0, Action::Put(value.clone()), &*object, reservation).await? {
+            let done = registry.commit(row, &key, 0, Action::Put(value.clone()), &*object, reservation).await;
+            if !options.owners_known && done.as_ref().is_err_and(|why| owners::forget(&mut *object, why)) {
+                continue;
+            }
+            match done? {
                 Written::Taken(index) => reserve.taken(server, index, Some(&mut *object)).await?,
                 Written::Done(revision) => break Some(registry.written(row, &key, &value, revision)?),
                 Written::Conflict(_) => break None,

@@ -45,6 +45,7 @@ fn prefix(agent: &str) -> String {
 fn component(user: &UserInfo) -> &'static str {
     match user.name.as_str() {
         "system:kube-scheduler" => "kube-scheduler",
+        "system:apiserver" => "kube-apiserver",
         name if name.starts_with("system:node:") => "kubelet",
         name if name.starts_with("system:serviceaccount:kube-system:")
             || name == "system:kube-controller-manager" =>
@@ -53,6 +54,12 @@ fn component(user: &UserInfo) -> &'static str {
         }
         _ => "",
     }
+}
+
+/// Forgets the owners of an object that is too large for the store: better it is kept without them. False if that helps
+/// nothing.
+pub(crate) fn forget(object: &mut dyn Object, refused: &Status) -> bool {
+    refused.code == 413 && object.metadata_mut().managed_fields.take().is_some()
 }
 
 /// One write of an object of a row, through a part of it.
@@ -94,17 +101,16 @@ impl Tracker<'_> {
     /// Records in an object what the write that made it of `current` changed.
     pub(crate) fn updated(&self, object: &mut dyn Object, current: &Current) -> Result<(), Status> {
         let known = current.object.metadata().managed_fields.as_ref();
-        let given_now = object.metadata_mut().managed_fields.take();
-        let managed = match &given_now {
-            // Parts of an object have no say in this; neither has who says nothing.
-            Some(entries) if self.subresource.is_empty() && Some(entries) != known => {
-                match entries.as_slice() {
-                    [] => Managed::default(),
-                    [one] if *one == ManagedFieldsEntry::default() => Managed::default(),
-                    // What can't be read is as good as nothing.
-                    _ => given(given_now).unwrap_or_else(|| Managed::stored(known.cloned())),
-                }
-            }
+        let managed = match object.metadata_mut().managed_fields.take() {
+            // Most often they are as they were read.
+            Some(entries) if Some(&entries) == known => Managed::stored(Some(entries)),
+            // Parts of an object have no say in this.
+            Some(entries) if self.subresource.is_empty() => match entries.as_slice() {
+                [] => Managed::default(),
+                [one] if *one == ManagedFieldsEntry::default() => Managed::default(),
+                // What can't be read is as good as nothing.
+                _ => given(Some(entries)).unwrap_or_else(|| Managed::stored(known.cloned())),
+            },
             _ => Managed::stored(known.cloned()),
         };
         // Whoever wants no owners, or has an object older than them, gets none by a write.

@@ -274,7 +274,11 @@ async fn attempt(
             return Ok(Attempt::Done(Updated { entry, object, created: false }));
         }
         let action = if gone { Action::Delete } else { Action::Put(value.clone()) };
-        match registry.commit(row, &key, revision, action, &*object, reserve.reservation()).await? {
+        let done = registry.commit(row, &key, revision, action, &*object, reserve.reservation()).await;
+        if !options.owners_known && done.as_ref().is_err_and(|why| owners::forget(&mut *object, why)) {
+            continue;
+        }
+        match done? {
             Written::Conflict(newer) => return Ok(Attempt::Again(newer)),
             Written::Taken(index) => reserve.taken(server, index, Some(&mut *object)).await?,
             Written::Done(at) => {

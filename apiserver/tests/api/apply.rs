@@ -370,3 +370,56 @@ async fn one_kind_under_two_groups_has_owners_of_both() {
     assert_eq!(names(&patched), ["a Update", "b Update", "c Update"]);
     assert_eq!(owners(&patched)[0].1.get("f:message"), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_object_too_large_for_its_owners_is_kept_without_them() {
+    let api = api().await;
+    let data: serde_json::Map<String, Value> =
+        (0..50_000).map(|i| (format!("k{i:05}"), json!("aaaaaaaaaa"))).collect();
+    let created = api.post(MAPS, &map(Value::Object(data))).await.ok();
+    assert_eq!(created["metadata"].get("managedFields"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn kubectl_may_hand_its_own_entries_from_one_operation_to_the_other() {
+    let api = api().await;
+    api.post(&format!("{MAPS}?fieldManager=kubectl-client-side-apply"), &map(json!({"x": "1"}))).await.ok();
+    let object = api.get(MAP).await.ok();
+    let mut entry = object["metadata"]["managedFields"][0].clone();
+    entry["manager"] = "kubectl".into();
+    entry["operation"] = "Apply".into();
+    let patch = json!([
+        {"op": "replace", "path": "/metadata/managedFields", "value": [entry]},
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": object["metadata"]["resourceVersion"]}
+    ]);
+    let moved = api.patch("json-patch", MAP, &patch).await.ok();
+    assert_eq!(names(&moved), ["kubectl Apply"]);
+    let applied = api.apply(MAP, "fieldManager=kubectl", &map(json!({"y": "1"}))).await.ok();
+    assert_eq!(applied["data"], json!({"y": "1"}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_binds_a_pod_owns_nothing_of_it() {
+    let api = api().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    api.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}})).await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let created = api.post(&format!("{pods}?fieldManager=a"), &pod).await.ok();
+    // What admission adds belongs to nobody.
+    assert_eq!(
+        owners(&created)[0].1,
+        json!({"f:spec": {
+            "f:containers": {"k:{\"name\":\"c\"}": {
+                ".": {}, "f:name": {}, "f:image": {}, "f:imagePullPolicy": {}, "f:resources": {},
+                "f:terminationMessagePath": {}, "f:terminationMessagePolicy": {}
+            }},
+            "f:dnsPolicy": {}, "f:enableServiceLinks": {}, "f:restartPolicy": {}, "f:schedulerName": {},
+            "f:securityContext": {}, "f:terminationGracePeriodSeconds": {}
+        }})
+    );
+    let binding =
+        json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"name": "n"}});
+    api.post(&format!("{pods}/p/binding"), &binding).await.ok();
+    assert_eq!(names(&api.get(&format!("{pods}/p")).await.ok()), ["a Update"]);
+}
