@@ -169,6 +169,28 @@ impl Managed {
         self.entries.is_empty()
     }
 
+    /// Gives what the managers that updated this field own to a manager that applies: a client that applied by its own
+    /// means goes over to apply on the server. False if there is nothing to give.
+    pub fn hand_over(&mut self, field: &[&str], to: &str) -> bool {
+        let gives = |entry: &Entry| {
+            let manager = &entry.manager;
+            manager.operation == Operation::Update && manager.subresource.is_empty() && entry.set.has(field)
+        };
+        let (given, kept): (Vec<Entry>, Vec<Entry>) =
+            std::mem::take(&mut self.entries).into_iter().partition(gives);
+        self.entries = kept;
+        let any = !given.is_empty();
+        for mut entry in given {
+            entry.manager.operation = Operation::Apply;
+            to.clone_into(&mut entry.manager.name);
+            match self.get_mut(&entry.manager) {
+                Some(same) => same.set.add(&entry.set),
+                None => self.entries.push(entry),
+            }
+        }
+        any
+    }
+
     pub(super) fn get(&self, manager: &Manager) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.manager.is(manager))
     }
@@ -285,6 +307,27 @@ mod tests {
         }
         let bad = json!([{"operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"a": {}}}]);
         assert!(Managed::read(entries(bad)).is_err());
+    }
+
+    #[test]
+    fn what_a_client_applied_by_its_own_means_is_handed_over() {
+        let annotation = &["metadata", "annotations", "x"][..];
+        let entry = |manager: &str, operation: &str, fields: Value| {
+            json!({"manager": manager, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1",
+                "fieldsV1": fields})
+        };
+        let own = json!({"f:metadata": {"f:annotations": {"f:x": {}}}, "f:data": {"f:a": {}}});
+        let both = json!([
+            entry("new", "Apply", json!({"f:data": {"f:b": {}}})),
+            entry("old", "Update", own.clone()),
+            entry("other", "Update", json!({"f:data": {"f:c": {}}})),
+        ]);
+        let mut managed = Managed::read(entries(both)).expect("good");
+        assert!(managed.hand_over(annotation, "new"));
+        let names: Vec<&str> = managed.entries.iter().map(|entry| entry.manager.name.as_str()).collect();
+        assert_eq!(names, ["new", "other"]);
+        assert_eq!(managed.entries[0].set.paths(), [".data.a", ".data.b", ".metadata.annotations.x"]);
+        assert!(!managed.hand_over(annotation, "new"));
     }
 
     #[test]

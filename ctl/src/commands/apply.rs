@@ -1,6 +1,7 @@
 //! `skiff apply`: objects become what files say. By default the client makes the patch from what it applied last,
 //! what it applies now and what is there; with `--server-side` the server merges.
 
+use api::apply::Managed;
 use api::patch::{merge_three_way, strategic};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
@@ -14,6 +15,10 @@ use crate::resources::{ApiError, Call, Mapping, Patch, Session, Target, name, te
 
 /// Where a client keeps what it applied last.
 pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The manager of what the server merges, if no other is named. It is kubectl's, so that both can be used in turn.
+const SERVER_SIDE: &str = "kubectl";
+/// The manager of the annotation alone.
+const ANNOTATION_KEEPER: &str = "kubectl-last-applied";
 /// How often a patch that met another writer is made anew.
 const TRIES: usize = 5;
 
@@ -219,13 +224,63 @@ impl Job<'_> {
         Ok(printer.done(&self.mapping, object, &format!("{done}{}", self.apply.dry_run.suffix()))?)
     }
 
+    /// Sends the object for the server to merge.
+    async fn send(&self) -> Result<Value, ApiError> {
+        let call = self.dress(Call::patch(self.path(), Patch::Apply, &self.manifest.object), SERVER_SIDE);
+        self.session.json(if self.apply.force_conflicts { call.query("force", "true") } else { call }).await
+    }
+
+    /// What this client owns by its own apply becomes what it applies on the server, so that it can let go of it.
+    async fn take_over(&self, mut object: Value) -> Result<Value, ApiError> {
+        let manager = self.apply.field_manager.as_deref().unwrap_or(SERVER_SIDE);
+        for _ in 0..TRIES {
+            let entries = serde_json::from_value(object["metadata"]["managedFields"].clone());
+            let mut managed = Managed::stored(entries.unwrap_or_default());
+            if !managed.hand_over(&["metadata", "annotations", LAST_APPLIED], manager) {
+                return Ok(object);
+            }
+            if manager == SERVER_SIDE {
+                self.keep_annotation(&object).await?;
+                object = self.session.json(Call::get(self.path())).await?;
+                let entries = serde_json::from_value(object["metadata"]["managedFields"].clone());
+                managed = Managed::stored(entries.unwrap_or_default());
+                managed.hand_over(&["metadata", "annotations", LAST_APPLIED], manager);
+            }
+            let patch = json!([
+                {"op": "replace", "path": "/metadata/managedFields", "value": managed.into_entries()},
+                {"op": "replace", "path": "/metadata/resourceVersion", "value": object["metadata"]["resourceVersion"]}
+            ]);
+            match self.session.json(Call::patch(self.path(), Patch::Json, &patch)).await {
+                Ok(_) => return self.send().await,
+                Err(error) if error.is_conflict() => {
+                    object = self.session.json(Call::get(self.path())).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(object)
+    }
+
+    /// Gives the annotation an owner of its own, so that it stays: who goes back finds it.
+    async fn keep_annotation(&self, object: &Value) -> Result<(), ApiError> {
+        let annotation = &object["metadata"]["annotations"][LAST_APPLIED];
+        let config = json!({
+            "apiVersion": object["apiVersion"], "kind": object["kind"],
+            "metadata": {"name": object["metadata"]["name"], "annotations": {LAST_APPLIED: annotation}}
+        });
+        let call = Call::patch(self.path(), Patch::Apply, &config).query("fieldManager", ANNOTATION_KEEPER);
+        self.session.json(call).await.map(drop)
+    }
+
     async fn on_server(&self, printer: &mut Printer) -> Result<(), Ended> {
         if self.apply.dry_run == DryRun::Client {
             return Err(Failure::new("error: --dry-run=client doesn't work with --server-side (did you mean --dry-run=server instead?)").into());
         }
-        let call = self.dress(Call::patch(self.path(), Patch::Apply, &self.manifest.object), "kubectl");
-        let call = if self.apply.force_conflicts { call.query("force", "true") } else { call };
-        match self.session.json(call).await {
+        let sent = match self.send().await {
+            Ok(object) if self.apply.dry_run == DryRun::None => self.take_over(object).await,
+            sent => sent,
+        };
+        match sent {
             Ok(object) => self.done(printer, &object, "serverside-applied"),
             Err(ApiError::Refused(refusal)) if refusal.reason == "Conflict" => Err(Failure::new(format!(
                 "error: {}\nPlease review the fields above--they currently have other managers. Here\nare the ways you \

@@ -61,6 +61,37 @@ async fn apply_creates_then_leaves_then_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn apply_on_the_server_merges_asks_and_takes_over() {
+    let cluster = cluster().await;
+    let map = |data: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata: {data}\n");
+    let file = cluster.file("map.yaml", &map("{a: x, b: x}"));
+    cluster.run(&format!("apply -f {file}")).await.prints("configmap/m created\n");
+    // What this client applied by itself is its own, and goes when it is not applied any more.
+    cluster.file("map.yaml", &map("{a: x, b: y}"));
+    cluster.run(&format!("apply --server-side -f {file}")).await.prints("configmap/m serverside-applied\n");
+    cluster.file("map.yaml", &map("{b: y}"));
+    cluster.run(&format!("apply --server-side -f {file}")).await.prints("configmap/m serverside-applied\n");
+    let object = cluster.run("get configmap m -o json").await.json();
+    assert_eq!((&object["data"], &object["metadata"]["managedFields"]), (&json!({"b": "y"}), &json!(null)));
+    let shown = cluster.run("get configmap m -o json --show-managed-fields").await.json();
+    let managers: Vec<_> = shown["metadata"]["managedFields"].as_array().into_iter().flatten().collect();
+    let managers: Vec<_> = managers.iter().map(|entry| (&entry["manager"], &entry["operation"])).collect();
+    assert_eq!(
+        managers,
+        [(&json!("kubectl"), &json!("Apply")), (&json!("kubectl-last-applied"), &json!("Apply"))]
+    );
+    // Back on the client, nothing is missing: only the annotation is written in another way.
+    cluster.run(&format!("apply -f {file}")).await.prints("configmap/m configured\n");
+    let other = format!("apply --server-side -f {file} --field-manager other");
+    cluster.file("map.yaml", &map("{b: z}"));
+    let refused = cluster.run(&other).await;
+    assert_eq!(refused.code, 1);
+    let start = "error: Apply failed with 1 conflict: conflict with \"kubectl\": .data.b\nPlease review the fields above";
+    assert!(refused.err.starts_with(start), "{}", refused.err);
+    cluster.run(&format!("{other} --force-conflicts")).await.prints("configmap/m serverside-applied\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn apply_says_what_is_wrong() {
     let cluster = cluster().await;
     let dir = cluster.dir.path().display().to_string();
