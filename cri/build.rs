@@ -1,8 +1,7 @@
-//! Compiles the CRI protocol without `protoc`.
+//! Compiles the CRI protocol.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto/api.proto");
-    let descriptors = protox::compile(["proto/api.proto"], ["proto"])?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::compile_protos("proto/api.proto")?;
     Ok(())
 }

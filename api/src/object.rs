@@ -349,7 +349,9 @@ impl<T: Kind> Rules for Typed<T> {
     }
 
     fn decode_bytes(&self, bytes: &[u8]) -> Result<Box<dyn Object>, Status> {
-        serde_json::from_slice::<T>(bytes).map(|o| Box::new(o) as Box<dyn Object>).map_err(Self::bad)
+        // From text, as clients do: one way of reading a type is compiled once (ARCHITECTURE.md).
+        let text = std::str::from_utf8(bytes).map_err(Self::bad)?;
+        serde_json::from_str::<T>(text).map(|o| Box::new(o) as Box<dyn Object>).map_err(Self::bad)
     }
 
     fn set_defaults(&self, object: &mut dyn Object) {
