@@ -75,6 +75,14 @@ async fn an_autoscaler_is_the_same_in_both_versions() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_second_version_of_autoscaling_is_preferred() {
+    let group = api().await.get("/apis/autoscaling").await.ok();
+    assert_eq!(group["preferredVersion"]["version"], "v2");
+    let versions: Vec<_> = group["versions"].as_array().unwrap().iter().map(|v| &v["version"]).collect();
+    assert_eq!(versions, ["v2", "v1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_has_replicas_can_be_scaled() {
     let api = api().await;
     let labels = json!({"app": "x"});

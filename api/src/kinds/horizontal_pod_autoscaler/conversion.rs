@@ -1,6 +1,7 @@
 //! How autoscalers of autoscaling/v1 become those of v2 and back. What v1 has no field for is in its annotations, as
 //! JSON text.
 
+mod behavior;
 mod text;
 
 use k8s_openapi::{
@@ -13,6 +14,7 @@ use k8s_openapi::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
+use self::behavior::Behavior;
 use super::average_cpu;
 use crate::resource::Conversion;
 
@@ -41,7 +43,7 @@ pub(super) fn drop_annotations(metadata: &mut ObjectMeta) {
 pub(super) fn problem(annotation: &str, value: &str) -> Option<String> {
     let problem = match annotation {
         METRICS => serde_json::from_str::<Vec<text::Metric>>(value).err(),
-        BEHAVIOR => serde_json::from_str::<text::Behavior>(value).err(),
+        BEHAVIOR => serde_json::from_str::<Behavior>(value).err(),
         CONDITIONS => serde_json::from_str::<Vec<HorizontalPodAutoscalerCondition>>(value).err(),
         CURRENT_METRICS => serde_json::from_str::<Vec<text::Current>>(value).err(),
         _ => None,
@@ -61,7 +63,7 @@ fn to_storage(autoscaler: &mut Map<String, Value>) {
     }
     put(&mut spec, "metrics", &wanted);
     if behavior.is_some() {
-        let behavior: HorizontalPodAutoscalerBehavior = parsed::<text::Behavior>(behavior).into();
+        let behavior: HorizontalPodAutoscalerBehavior = parsed::<Behavior>(behavior).into();
         put(&mut spec, "behavior", &behavior);
     }
     put(autoscaler, "spec", &spec);
@@ -103,7 +105,7 @@ fn from_storage(autoscaler: &mut Map<String, Value>) {
     }
     let behavior: Option<HorizontalPodAutoscalerBehavior> = read(spec.remove("behavior"));
     if let Some(behavior) = behavior {
-        said.push((BEHAVIOR, written(&text::Behavior::from(behavior))));
+        said.push((BEHAVIOR, written(&Behavior::from(behavior))));
     }
     put(autoscaler, "spec", &spec);
 
