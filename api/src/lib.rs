@@ -13,6 +13,7 @@
 //! - [`patch`]: JSON Patch, merge patch and strategic merge patch, applied and made.
 //! - [`apply`]: server-side apply, and who owns which fields.
 //! - [`selector`]: which objects are meant, by label and by field.
+//! - [`quota`]: what objects use of a quota.
 //! - [`cron`]: when the jobs of a cron job are to run.
 //! - [`table`], [`discovery`], [`openapi`]: documents derived from the rows.
 //! - [`kinds`]: the built-in rows, and one file with the rules of each kind.
@@ -28,6 +29,7 @@ pub mod object;
 pub mod openapi;
 pub mod patch;
 pub mod quantity;
+pub mod quota;
 pub mod resource;
 pub mod schema;
 pub mod selector;

@@ -379,6 +379,13 @@ pub(crate) fn keep_metadata(meta: &mut ObjectMeta, old: &ObjectMeta) {
     meta.managed_fields.clone_from(&old.managed_fields);
 }
 
+/// The same, but for who manages which fields: that is noted on a write of the status, too.
+pub(crate) fn keep_metadata_of_status(meta: &mut ObjectMeta, old: &ObjectMeta) {
+    let managed = meta.managed_fields.take();
+    keep_metadata(meta, old);
+    meta.managed_fields = managed;
+}
+
 /// Carries the generation over, and counts it up on a change.
 pub(crate) fn generation(meta: &mut ObjectMeta, old: &ObjectMeta, changed: bool) {
     meta.generation = if changed { Some(old.generation.unwrap_or_default() + 1) } else { old.generation };

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     cells::age,
-    check::{immutable, keep_metadata, list},
+    check::{immutable, keep_metadata_of_status, list},
     device::{allocation, claim},
 };
 use crate::{
@@ -38,7 +38,7 @@ impl Kind for ResourceClaim {
 
     fn prepare_status(&mut self, old: &Self) {
         self.spec.clone_from(&old.spec);
-        keep_metadata(&mut self.metadata, &old.metadata);
+        keep_metadata_of_status(&mut self.metadata, &old.metadata);
         if let (Some(new), Some(old)) = (&mut self.status, &old.status) {
             allocation::drop_deallocated(new, old);
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     cells::age,
-    check::{dns_subdomain, immutable, keep_metadata},
+    check::{dns_subdomain, immutable, keep_metadata_of_status},
     persistent_volume, volume,
 };
 use crate::{
@@ -53,7 +53,7 @@ impl Kind for VolumeAttachment {
 
     fn prepare_status(&mut self, old: &Self) {
         self.spec.clone_from(&old.spec);
-        keep_metadata(&mut self.metadata, &old.metadata);
+        keep_metadata_of_status(&mut self.metadata, &old.metadata);
     }
 
     fn validate(&self) -> Errors {

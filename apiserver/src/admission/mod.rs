@@ -4,12 +4,14 @@
 //! validation; `validate` sees the final object (none on delete) and may only refuse.
 
 mod escalation;
+mod limit_ranger;
 mod namespace_lifecycle;
 pub(crate) mod node_restriction;
 mod pod_defaults;
 mod priority;
 mod runtime_class;
 mod service_account;
+mod storage;
 
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use crate::UserInfo;
 use crate::auth::Auth;
 use crate::auth::source::Objects;
 use crate::context::Warnings;
+use crate::registry::quota;
 
 /// What is done to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,17 +90,21 @@ const fn both(name: &'static str, admit: Admit, validate: Validate) -> Plugin {
 /// Every plugin, in upstream's order. Those of upstream's defaults that are not here yet belong where they are named.
 static ORDER: &[Plugin] = &[
     both("NamespaceLifecycle", namespace_lifecycle::admit, namespace_lifecycle::validate),
-    // LimitRanger
+    both("LimitRanger", limit_ranger::admit, limit_ranger::validate),
     both("ServiceAccount", service_account::admit, service_account::validate),
     both("NodeRestriction", node_restriction::admit, node_restriction::validate),
     admit("TaintNodesByCondition", pod_defaults::taint_new_node),
     // PodSecurity
     both("Priority", priority::admit, priority::validate),
     admit("DefaultTolerationSeconds", pod_defaults::tolerate),
+    admit("DefaultStorageClass", storage::default_class),
+    admit("StorageObjectInUseProtection", storage::protect),
+    validate("PersistentVolumeClaimResize", storage::resize),
     both("RuntimeClass", runtime_class::admit, runtime_class::validate),
     // MutatingAdmissionPolicy, MutatingAdmissionWebhook, ValidatingAdmissionPolicy, ValidatingAdmissionWebhook
     validate("RoleEscalation", escalation::validate),
-    // ResourceQuota
+    // Done where the object is stored, with it.
+    Plugin { name: quota::PLUGIN, admit: None, validate: None },
 ];
 
 /// The names of all plugins, in their order.
@@ -125,6 +132,11 @@ impl Admission {
     pub fn without(mut self, plugins: &[String]) -> Self {
         self.disabled.extend_from_slice(plugins);
         self
+    }
+
+    /// Whether the plugin of this name is asked.
+    pub(crate) fn has(&self, plugin: &str) -> bool {
+        !self.disabled.iter().any(|off| off == plugin)
     }
 
     /// Completes the object, or refuses it.
@@ -159,7 +171,7 @@ impl Admission {
         plugins: impl Iterator<Item = (&'static str, P)>,
         mut ask: impl FnMut(P) -> Result<(), Status>,
     ) -> Result<(), Status> {
-        for (plugin, function) in plugins.filter(|(name, _)| !self.disabled.iter().any(|off| off == name)) {
+        for (plugin, function) in plugins.filter(|(name, _)| self.has(name)) {
             ask(function).inspect_err(|status| {
                 let (resource, namespace, name) =
                     (&context.resource.plural, context.namespace, &context.name);

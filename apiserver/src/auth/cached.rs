@@ -8,9 +8,10 @@ use super::source::{Item, Kind, Source};
 use crate::cache::{Cache, Entry, Field, FieldTerm, Selector};
 use crate::registry::Registry;
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 14] = [
     Kind::ClusterRole,
     Kind::ClusterRoleBinding,
+    Kind::LimitRange,
     Kind::Namespace,
     Kind::Node,
     Kind::PersistentVolume,
@@ -21,6 +22,7 @@ const KINDS: [Kind; 12] = [
     Kind::RuntimeClass,
     Kind::Secret,
     Kind::ServiceAccount,
+    Kind::StorageClass,
 ];
 
 /// The caches of the kinds that decisions are made by. A kind that this server does not have has no objects.
@@ -65,6 +67,10 @@ impl Source for Cached {
 
     fn list(&self, kind: Kind) -> Vec<Item> {
         self.select(kind, &Selector::default())
+    }
+
+    fn in_namespace(&self, kind: Kind, namespace: &str) -> Vec<Item> {
+        self.select(kind, &Selector::namespace(namespace))
     }
 
     fn pods_on(&self, node: &str) -> Vec<Item> {

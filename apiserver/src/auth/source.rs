@@ -12,6 +12,7 @@ use tracing::error;
 pub enum Kind {
     ClusterRole,
     ClusterRoleBinding,
+    LimitRange,
     Namespace,
     Node,
     PersistentVolume,
@@ -22,6 +23,7 @@ pub enum Kind {
     RuntimeClass,
     Secret,
     ServiceAccount,
+    StorageClass,
 }
 
 impl Kind {
@@ -31,6 +33,7 @@ impl Kind {
         match self {
             Self::ClusterRole => (RBAC, "clusterroles"),
             Self::ClusterRoleBinding => (RBAC, "clusterrolebindings"),
+            Self::LimitRange => ("", "limitranges"),
             Self::Namespace => ("", "namespaces"),
             Self::Node => ("", "nodes"),
             Self::PersistentVolume => ("", "persistentvolumes"),
@@ -41,6 +44,7 @@ impl Kind {
             Self::RuntimeClass => ("node.k8s.io", "runtimeclasses"),
             Self::Secret => ("", "secrets"),
             Self::ServiceAccount => ("", "serviceaccounts"),
+            Self::StorageClass => ("storage.k8s.io", "storageclasses"),
         }
     }
 }
@@ -71,6 +75,8 @@ pub trait Source: Debug + Send + Sync {
     fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Item>;
     /// All objects of a kind.
     fn list(&self, kind: Kind) -> Vec<Item>;
+    /// All objects of a kind in a namespace.
+    fn in_namespace(&self, kind: Kind, namespace: &str) -> Vec<Item>;
     /// The pods of a node, by an index.
     fn pods_on(&self, node: &str) -> Vec<Item>;
     /// Changes whenever an object of the kind does: what was derived at one value holds as long as it stays.
@@ -130,6 +136,10 @@ pub(crate) mod fixed {
                 .filter(|((k, ..), _)| *k == kind)
                 .map(|(_, item)| item.clone())
                 .collect()
+        }
+
+        fn in_namespace(&self, kind: Kind, namespace: &str) -> Vec<Item> {
+            self.list(kind).into_iter().filter(|item| item.namespace == namespace).collect()
         }
 
         fn pods_on(&self, node: &str) -> Vec<Item> {

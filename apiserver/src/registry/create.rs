@@ -15,6 +15,7 @@ use crate::cache::Entry;
 use crate::context::Context;
 use crate::registry::options::WriteOptions;
 use crate::registry::owners::{self, Tracker};
+use crate::registry::quota::{self, Use};
 use crate::registry::write::{Action, Written};
 use crate::registry::{self, answer_object, decode, fresh_failure, reservations, subresources};
 use crate::respond;
@@ -72,15 +73,21 @@ pub(crate) async fn store(
         let key = registry.key(row, &namespace, &name)?;
         let exists = || Status::already_exists(row.group_resource(), &name);
         let mut reserve = reservations::begin(server, row, None, Some(&mut *object))?;
+        let mut rounds = 0;
         let written = loop {
             let value = registry.stored_form(row, &mut *object)?;
+            let (namespace, name, object_now) = (namespace.as_str(), name.as_str(), &*object);
+            let subresource = context.info.subresource.as_str();
+            let used = Use { row, subresource, namespace, name, object: object_now, old: None };
+            let charge = quota::charge(server, &used).await?;
             if options.dry_run {
-                if registry.certain(row, &namespace, &name).await?.is_some() {
+                if registry.certain(row, namespace, name).await?.is_some() {
                     return Err(exists());
                 }
                 let entry = dry(registry, row, &key, &value)?;
                 return Ok((entry, object));
             }
+            reserve.pay(&charge);
             let reservation = reserve.reservation();
             let done = registry.commit(row, &key, 0, Action::Put(value.clone()), &*object, reservation).await;
             if !options.owners_known && done.as_ref().is_err_and(|why| owners::forget(&mut *object, why)) {
@@ -90,7 +97,10 @@ pub(crate) async fn store(
                 Written::Taken(index) => reserve.taken(server, index, Some(&mut *object)).await?,
                 Written::Done(revision) => break Some(registry.written(row, &key, &value, revision)?),
                 Written::Conflict(_) => break None,
+                Written::Overtaken if rounds == quota::ROUNDS => return Err(quota::overtaken(&charge)),
+                Written::Overtaken => rounds += 1,
             }
+            charge.end();
         };
         match written {
             Some(entry) => return Ok((entry, object)),

@@ -170,7 +170,7 @@ async fn attempt(
             let entry = registry.written(row, key, &value, if gone { revision } else { at })?;
             Ok(Some(Deleted { entry, gone, object }))
         }
-        Written::Conflict(_) | Written::Taken(_) => Ok(None),
+        Written::Conflict(_) | Written::Taken(_) | Written::Overtaken => Ok(None),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod observed;
 pub mod options;
 mod owners;
 pub mod patch;
+pub(crate) mod quota;
 pub mod read;
 pub mod reservations;
 pub mod selectors;
@@ -44,6 +45,7 @@ pub struct Registry {
     pub clock: Clock,
     pub random: Random,
     pub(crate) reservations: reservations::Ranges,
+    pub(crate) turns: quota::Turns,
     pub(crate) leases: write::EventLeases,
     table: RwLock<Arc<Table>>,
 }
@@ -78,6 +80,7 @@ impl Registry {
             clock: config.clock.clone(),
             random: config.random.clone(),
             reservations: reservations::Ranges::new(config)?,
+            turns: quota::Turns::new(),
             leases: write::EventLeases::new(config.event_ttl),
             table: RwLock::new(table),
         })

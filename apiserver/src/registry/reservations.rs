@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use store::Range;
 
 use crate::Config;
+use crate::registry::quota::{Change, Charge};
 use crate::registry::store_failure;
 use crate::server::{Server, StartError};
 
@@ -89,6 +90,8 @@ pub(crate) struct Reservation {
     pub release: Vec<String>,
     /// What is written into the taken keys: who holds them.
     pub holder: Bytes,
+    /// What quotas are charged in the same transaction.
+    pub charges: Vec<Change>,
 }
 
 /// What one reserved key is.
@@ -157,6 +160,7 @@ pub(crate) fn begin(
         take: wanted.iter().map(|wanted| key(wanted.thing)).collect(),
         release: held.iter().filter(|thing| !needed.contains(thing)).map(|thing| key(*thing)).collect(),
         holder,
+        charges: Vec::new(),
     };
     Ok(Reserve { wanted, reservation, misses: 0 })
 }
@@ -171,6 +175,11 @@ pub(crate) fn end(_server: &Server, _row: &Resource, old: &dyn Object) -> Reserv
 impl Reserve {
     pub(crate) fn reservation(&self) -> &Reservation {
         &self.reservation
+    }
+
+    /// Lets the write pay what it uses.
+    pub(crate) fn pay(&mut self, charge: &Charge) {
+        self.reservation.charges.clone_from(&charge.changes);
     }
 
     /// Number `index` turned out to be taken: chooses another one if the server chose it, else the user is told.

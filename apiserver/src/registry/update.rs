@@ -17,6 +17,7 @@ use crate::cache::Entry;
 use crate::context::Context;
 use crate::registry::options::WriteOptions;
 use crate::registry::owners::{self, Tracker};
+use crate::registry::quota::{self, Use};
 use crate::registry::write::{Action, Written};
 use crate::registry::{self, Current, Registry, create, decode, delete, reservations};
 use crate::respond;
@@ -269,10 +270,20 @@ async fn attempt(
             }
             return Ok(Attempt::Done(Updated { entry: current.entry.clone(), object, created: false }));
         }
+        let used = Use {
+            row,
+            subresource: &context.info.subresource,
+            namespace,
+            name,
+            object: &*object,
+            old: Some(old),
+        };
+        let charge = quota::charge(server, &used).await?;
         if options.dry_run {
             let entry = registry.written(row, &key, &value, revision)?;
             return Ok(Attempt::Done(Updated { entry, object, created: false }));
         }
+        reserve.pay(&charge);
         let action = if gone { Action::Delete } else { Action::Put(value.clone()) };
         let done = registry.commit(row, &key, revision, action, &*object, reserve.reservation()).await;
         if !options.owners_known && done.as_ref().is_err_and(|why| owners::forget(&mut *object, why)) {
@@ -280,12 +291,15 @@ async fn attempt(
         }
         match done? {
             Written::Conflict(newer) => return Ok(Attempt::Again(newer)),
+            // The quotas are looked at again, and so is the object.
+            Written::Overtaken => return Ok(Attempt::Again(None)),
             Written::Taken(index) => reserve.taken(server, index, Some(&mut *object)).await?,
             Written::Done(at) => {
                 let entry = registry.written(row, &key, &value, at)?;
                 return Ok(Attempt::Done(Updated { entry, object, created: false }));
             }
         }
+        charge.end();
     }
 }
 

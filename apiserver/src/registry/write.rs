@@ -23,6 +23,8 @@ pub(crate) enum Written {
     Conflict(Option<KeyValue>),
     /// The reservation with this number is taken.
     Taken(usize),
+    /// A quota that is charged is not what it was expected to be.
+    Overtaken,
 }
 
 /// What is to become of an object.
@@ -89,6 +91,10 @@ impl Registry {
             txn = txn.when(Compare::mod_revision(taken, 0)).or_else(Op::get(taken));
             txn.success.push(Op::put(taken.as_str(), reservation.holder.clone()));
         }
+        for charge in &reservation.charges {
+            txn = txn.when(Compare::mod_revision(&charge.key, charge.revision));
+            txn.success.push(Op::put(charge.key.as_str(), charge.value.clone()));
+        }
         txn.success.extend(reservation.release.iter().map(Op::delete));
         let told = match &action {
             Action::Put(value) => {
@@ -123,6 +129,7 @@ impl Registry {
         }
         match found.enumerate().find(|(_, kv)| kv.is_some()) {
             Some((index, _)) => Ok(Written::Taken(index)),
+            None if !reservation.charges.is_empty() => Ok(Written::Overtaken),
             // The holder let go between the comparison and now, which one transaction does not allow.
             None => Ok(Written::Conflict(object)),
         }
