@@ -26,11 +26,13 @@ mod node_lifecycle;
 mod pod_gc;
 mod pods;
 mod replicaset;
+mod resource_quota;
 mod resources;
 mod root_ca;
 mod scaled;
 mod service_account;
 mod serving;
+mod storage_protection;
 mod taint_eviction;
 mod token_cleaner;
 
@@ -71,6 +73,10 @@ const CONTROLLERS: &[Controller] = &[
     Controller { account: "endpoint-controller", start: endpoints::start },
     Controller { account: "generic-garbage-collector", start: garbage_collector::start },
     Controller { account: "namespace-controller", start: namespace::start },
+    Controller { account: resource_quota::ACCOUNT, start: resource_quota::start },
+    Controller { account: storage_protection::CLAIMS, start: storage_protection::start_claims },
+    Controller { account: storage_protection::VOLUMES, start: storage_protection::start_volumes },
+    Controller { account: storage_protection::CLASSES, start: storage_protection::start_classes },
     Controller { account: "token-cleaner", start: token_cleaner::start },
 ];
 

@@ -545,3 +545,130 @@ async fn nobody_grants_what_they_do_not_have() {
     let everywhere = json!({"metadata": {"name": "b"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system"}});
     assert!(setup.create::<ClusterRoleBinding>(&anna, "clusterrolebindings", everywhere).is_err());
 }
+
+fn range(setup: &Setup, limit: Value) {
+    let spec = json!({"limits": [limit]});
+    setup.objects.put(Kind::LimitRange, json!({"metadata": {"namespace": "a", "name": "r"}, "spec": spec}));
+}
+
+#[tokio::test]
+async fn containers_get_what_the_limit_range_says_and_stay_in_it() {
+    let setup = setup();
+    range(
+        &setup,
+        json!({
+            "type": "Container", "defaultRequest": {"cpu": "100m"}, "default": {"cpu": "200m", "memory": "1Gi"},
+            "min": {"cpu": "50m"}, "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "2"}
+        }),
+    );
+    let spec = |resources: Value| json!({"containers": [{"name": "c", "resources": resources}]});
+    let made = setup.create::<Pod>(&identity::admin(), "pods", pod("p", spec(json!({})))).unwrap();
+    assert_eq!(
+        made["spec"]["containers"][0]["resources"],
+        json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "200m", "memory": "1Gi"}})
+    );
+    assert_eq!(
+        made["metadata"]["annotations"]["kubernetes.io/limit-ranger"],
+        "LimitRanger plugin set: cpu request for container c; cpu, memory limit for container c"
+    );
+    for (requests, limits, wanted) in [
+        (
+            "10m",
+            "20m",
+            r#"pods "p" is forbidden: minimum cpu usage per Container is 50m, but request is 10m"#,
+        ),
+        ("1", "2", r#"pods "p" is forbidden: maximum cpu usage per Container is 1, but limit is 2"#),
+        (
+            "100m",
+            "300m",
+            r#"pods "p" is forbidden: cpu max limit to request ratio per Container is 2, but provided ratio is 3.000000"#,
+        ),
+    ] {
+        let resources = json!({"requests": {"cpu": requests}, "limits": {"cpu": limits}});
+        assert_eq!(setup.pod(spec(resources)).unwrap_err(), wanted);
+    }
+    assert!(setup.pod(spec(json!({"requests": {"cpu": "500m"}, "limits": {"cpu": "1"}}))).is_ok());
+    let twice = json!({"requests": {"cpu": "10m"}, "limits": {"cpu": "2"}});
+    assert_eq!(
+        setup.pod(spec(twice)).unwrap_err(),
+        r#"pods "p" is forbidden: [minimum cpu usage per Container is 50m, but request is 10m, maximum cpu usage per Container is 1, but limit is 2, cpu max limit to request ratio per Container is 2, but provided ratio is 200.000000]"#
+    );
+}
+
+#[tokio::test]
+async fn pods_as_a_whole_and_claims_stay_in_the_limit_range() {
+    use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+    let setup = setup();
+    range(&setup, json!({"type": "Pod", "max": {"memory": "1Gi"}}));
+    let container = |name: &str| json!({"name": name, "resources": {"limits": {"memory": "600Mi"}}});
+    assert!(setup.pod(json!({"containers": [container("a")]})).is_ok());
+    assert_eq!(
+        setup.pod(json!({"containers": [container("a"), container("b")]})).unwrap_err(),
+        r#"pods "p" is forbidden: maximum memory usage per Pod is 1Gi, but limit is 1200Mi"#
+    );
+    range(
+        &setup,
+        json!({"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}}),
+    );
+    let claim = |size: &str| {
+        let spec = json!({"resources": {"requests": {"storage": size}}});
+        let claim = json!({"metadata": {"namespace": "a", "name": "c"}, "spec": spec});
+        setup.create::<PersistentVolumeClaim>(&identity::admin(), "persistentvolumeclaims", claim)
+    };
+    assert!(claim("1Gi").is_ok());
+    for (size, wanted) in [
+        ("1Mi", "minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 1Mi"),
+        ("3Gi", "maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi"),
+    ] {
+        assert_eq!(claim(size).unwrap_err(), format!("persistentvolumeclaims \"c\" is forbidden: {wanted}"));
+    }
+}
+
+#[tokio::test]
+async fn claims_get_the_default_class_and_grow_only_where_it_allows_that() {
+    use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+    let setup = setup();
+    let class = |name: &str, made: &str, allows: bool| {
+        let annotations = json!({"storageclass.kubernetes.io/is-default-class": "true"});
+        let metadata = json!({"name": name, "creationTimestamp": made, "annotations": annotations});
+        let class = json!({"metadata": metadata, "provisioner": "x", "allowVolumeExpansion": allows});
+        setup.objects.put(Kind::StorageClass, class);
+    };
+    class("old", "2026-01-01T00:00:00Z", false);
+    class("new", "2026-01-02T00:00:00Z", true);
+    let claim = |name: Option<&str>, size: &str| {
+        let mut spec = json!({"resources": {"requests": {"storage": size}}});
+        if let Some(name) = name {
+            spec["storageClassName"] = json!(name);
+        }
+        let status = json!({"phase": "Bound"});
+        json!({"metadata": {"namespace": "a", "name": "c"}, "spec": spec, "status": status})
+    };
+    let row = "persistentvolumeclaims";
+    let create = |claim| setup.create::<PersistentVolumeClaim>(&identity::admin(), row, claim).unwrap();
+    let made = create(claim(None, "1Gi"));
+    assert_eq!(made["spec"]["storageClassName"], "new");
+    assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+    assert_eq!(create(claim(Some(""), "1Gi"))["spec"]["storageClassName"], "");
+
+    let grow = |class: &str, phase: &str| {
+        let mut old = claim(Some(class), "1Gi");
+        old["status"]["phase"] = json!(phase);
+        let new = claim(Some(class), "2Gi");
+        let done = setup.write::<PersistentVolumeClaim>(
+            &identity::admin(),
+            Operation::Update,
+            row,
+            Some(&new),
+            Some(&old),
+        );
+        done.map(|_| ()).map_err(|message| message.split_once(": ").unwrap().1.to_owned())
+    };
+    assert_eq!(grow("new", "Bound"), Ok(()));
+    assert_eq!(grow("new", "Pending"), Err("Only bound persistent volume claims can be expanded".to_owned()));
+    let only = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must \
+                support resize";
+    for class in ["old", "missing", ""] {
+        assert_eq!(grow(class, "Bound"), Err(only.to_owned()), "{class}");
+    }
+}

@@ -5,5 +5,6 @@ mod bad_input;
 mod common;
 mod openapi;
 mod protobuf;
+mod quota;
 mod verbs;
 mod workloads;

@@ -6,5 +6,6 @@ mod garbage;
 mod kubelet;
 mod namespaces;
 mod nodes;
+mod quotas;
 mod rollouts;
 mod services;
