@@ -12,6 +12,7 @@
 //!   and the names that the command line knows are derived from it.
 //! - [`patch`]: JSON Patch, merge patch and strategic merge patch, applied and made.
 //! - [`apply`]: server-side apply, and who owns which fields.
+//! - [`pod_security`]: what the Pod Security Standards say about a pod.
 //! - [`selector`]: which objects are meant, by label and by field.
 //! - [`quota`]: what objects use of a quota.
 //! - [`cron`]: when the jobs of a cron job are to run.
@@ -28,6 +29,7 @@ pub mod name;
 pub mod object;
 pub mod openapi;
 pub mod patch;
+pub mod pod_security;
 pub mod quantity;
 pub mod quota;
 pub mod resource;

@@ -85,7 +85,7 @@ mod volume_attributes_class;
 mod webhook;
 mod workload;
 
-pub(crate) use check::{kube_finalizer, list};
+pub(crate) use check::{kube_finalizer, list, text};
 pub(crate) use pod::{containers::is_sidecar, qos::class as qos_class, resources::is_extended};
 pub(crate) use volume::class_of;
 
