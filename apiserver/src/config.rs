@@ -36,6 +36,8 @@ pub struct Config {
     pub event_ttl: Duration,
     /// The most that a request body may hold.
     pub max_body: usize,
+    /// Admission plugins that are asked though they are off by default, by name.
+    pub enabled_admission: Vec<String>,
     /// Admission plugins that are left out, by name.
     pub disabled_admission: Vec<String>,
 }
@@ -59,6 +61,7 @@ impl Config {
             request_timeout: Duration::from_secs(60),
             event_ttl: Duration::from_secs(3600),
             max_body: 3 * 1024 * 1024,
+            enabled_admission: Vec::new(),
             disabled_admission: Vec::new(),
         }
     }

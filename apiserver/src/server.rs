@@ -77,7 +77,9 @@ impl ApiServer {
         let agents = crate::agents::Agents::new(&config)?;
         let auth = Auth::new(&config, registry.clone());
         let server = Arc::new(Server {
-            admission: Admission::new(&auth, config.random.clone()).without(&config.disabled_admission),
+            admission: Admission::new(&auth, config.random.clone())
+                .with(&config.enabled_admission)
+                .without(&config.disabled_admission),
             auth,
             metrics: Metrics::default(),
             registry,

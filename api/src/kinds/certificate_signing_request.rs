@@ -1,7 +1,7 @@
 //! The rules of certificates.k8s.io/v1 CertificateSigningRequest.
 //!
-//! What the server alone can say is not here: who asks (`spec.username` and the like), when conditions came, and
-//! whether the request and the certificate can be read.
+//! What the server alone can say is not here: who asks (`spec.username` and the like), and whether the request and
+//! the certificate can be read.
 
 use std::collections::BTreeSet;
 
@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestStatus,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use super::{
@@ -126,6 +127,20 @@ impl Kind for CertificateSigningRequest {
         let mut status = old.status.clone().unwrap_or_default();
         status.conditions = given;
         self.status = Some(status);
+    }
+
+    fn stamp(&mut self, old: Option<&Self>, now: Timestamp) {
+        let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
+        let given = self.status.iter_mut().flat_map(|status| status.conditions.iter_mut().flatten());
+        for condition in given {
+            condition.last_update_time.get_or_insert_with(|| now.clone());
+            let same = |old: &&CertificateSigningRequestCondition| {
+                (&old.type_, &old.status) == (&condition.type_, &condition.status)
+            };
+            let since = old.and_then(|old| conditions(old).iter().find(same));
+            let since = since.and_then(|old| old.last_transition_time.clone());
+            condition.last_transition_time.get_or_insert_with(|| since.unwrap_or_else(|| now.clone()));
+        }
     }
 
     fn validate(&self) -> Errors {

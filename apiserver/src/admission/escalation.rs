@@ -1,8 +1,6 @@
 //! Nobody grants what they don't have: writers of roles and bindings must hold every rule that they give away, unless
 //! they were allowed the verb `escalate` (on roles) or `bind` (on the role that is bound).
 
-use std::sync::Arc;
-
 use api::object::Object;
 use api::status::Status;
 use k8s_openapi::api::rbac::v1::{
@@ -113,18 +111,16 @@ impl Check<'_> {
     }
 
     fn allowed(&self, verb: &str, resource: &str, name: &str) -> bool {
-        let request = Attributes {
-            user: Arc::clone(self.context.user),
+        let asked = Attributes {
             verb: verb.to_owned(),
             group: GROUP.to_owned(),
             version: "*".to_owned(),
             resource: resource.to_owned(),
             namespace: self.context.namespace.to_owned(),
             name: name.to_owned(),
-            resource_request: true,
             ..Attributes::default()
         };
-        self.admission.auth.authorize(&request) == Decision::Allow
+        self.context.may(self.admission, asked) == Decision::Allow
     }
 
     /// Refuses what the user does not hold itself, in upstream's words.

@@ -3,11 +3,15 @@
 //! Plugins run in the order of [`ORDER`], which is upstream's. `admit` may change the object and runs before
 //! validation; `validate` sees the final object (none on delete) and may only refuse.
 
+mod certificates;
 mod escalation;
+mod ingress_class;
 mod limit_ranger;
 mod namespace_lifecycle;
 pub(crate) mod node_restriction;
+mod owner_references;
 mod pod_defaults;
+mod pod_security;
 mod priority;
 mod runtime_class;
 mod service_account;
@@ -20,11 +24,11 @@ use api::resource::Resource;
 use api::status::Status;
 use base::Random;
 
-use crate::UserInfo;
-use crate::auth::Auth;
 use crate::auth::source::Objects;
+use crate::auth::{Auth, Decision};
 use crate::context::Warnings;
 use crate::registry::quota;
+use crate::{Attributes, UserInfo};
 
 /// What is done to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,12 @@ impl AdmissionContext<'_> {
 
     fn is_part(&self, group: &str, plural: &str, subresource: &str) -> bool {
         self.resource.group == group && self.resource.plural == plural && self.subresource == subresource
+    }
+
+    /// Whether the writer may do something else, too. What is asked for is about the writer and a resource.
+    fn may(&self, admission: &Admission, asked: Attributes) -> Decision {
+        let asked = Attributes { user: Arc::clone(self.user), resource_request: true, ..asked };
+        admission.auth.authorize(&asked)
     }
 
     /// 403: `pods "x" is forbidden: why`
@@ -94,18 +104,26 @@ static ORDER: &[Plugin] = &[
     both("ServiceAccount", service_account::admit, service_account::validate),
     both("NodeRestriction", node_restriction::admit, node_restriction::validate),
     admit("TaintNodesByCondition", pod_defaults::taint_new_node),
-    // PodSecurity
+    validate("PodSecurity", pod_security::validate),
     both("Priority", priority::admit, priority::validate),
     admit("DefaultTolerationSeconds", pod_defaults::tolerate),
     admit("DefaultStorageClass", storage::default_class),
     admit("StorageObjectInUseProtection", storage::protect),
+    validate("OwnerReferencesPermissionEnforcement", owner_references::validate),
     validate("PersistentVolumeClaimResize", storage::resize),
     both("RuntimeClass", runtime_class::admit, runtime_class::validate),
+    validate("CertificateApproval", certificates::approval),
+    validate("CertificateSigning", certificates::signing),
+    validate("CertificateSubjectRestriction", certificates::subject),
+    admit("DefaultIngressClass", ingress_class::admit),
     // MutatingAdmissionPolicy, MutatingAdmissionWebhook, ValidatingAdmissionPolicy, ValidatingAdmissionWebhook
     validate("RoleEscalation", escalation::validate),
     // Done where the object is stored, with it.
     Plugin { name: quota::PLUGIN, admit: None, validate: None },
 ];
+
+/// Plugins that upstream has, but does not ask unless it is told to.
+const OFF: [&str; 1] = ["OwnerReferencesPermissionEnforcement"];
 
 /// The names of all plugins, in their order.
 pub fn plugins() -> impl Iterator<Item = &'static str> {
@@ -125,7 +143,14 @@ pub struct Admission {
 impl Admission {
     /// Decides by what authorization decides by.
     pub fn new(auth: &Auth, random: Random) -> Self {
-        Self { auth: auth.clone(), objects: auth.objects().clone(), random, disabled: Vec::new() }
+        let disabled = OFF.map(str::to_owned).into();
+        Self { auth: auth.clone(), objects: auth.objects().clone(), random, disabled }
+    }
+
+    /// Asks these plugins even if they are off by default.
+    pub fn with(mut self, plugins: &[String]) -> Self {
+        self.disabled.retain(|off| !plugins.contains(off));
+        self
     }
 
     /// Leaves these plugins out.

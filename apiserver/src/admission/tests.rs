@@ -1,3 +1,5 @@
+mod policy;
+
 use api::resource::Table;
 use base::{Clock, Random, Tasks};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -20,6 +22,8 @@ struct Setup {
     admission: Admission,
     objects: Arc<Fixed>,
     table: Arc<Table>,
+    /// What the writers were told.
+    warnings: Warnings,
 }
 
 fn setup() -> Setup {
@@ -32,7 +36,7 @@ fn setup() -> Setup {
     objects.put(Kind::Namespace, json!({"metadata": {"name": "kube-node-lease"}}));
     objects.put(Kind::ServiceAccount, json!({"metadata": {"namespace": "a", "name": "default"}}));
     let admission = Admission::new(&Auth::over(&config, objects.clone()), random);
-    Setup { admission, objects, table: Table::builtin() }
+    Setup { admission, objects, table: Table::builtin(), warnings: Warnings::default() }
 }
 
 impl Setup {
@@ -61,7 +65,7 @@ impl Setup {
             namespace: &namespace,
             name: text("name"),
             dry_run: false,
-            warnings: &Warnings::default(),
+            warnings: &self.warnings,
         };
         let (mut object, old) = (typed(object), typed(old));
         let old = old.as_ref().map(|old| old as &dyn Object);

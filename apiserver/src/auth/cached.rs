@@ -8,9 +8,10 @@ use super::source::{Item, Kind, Source};
 use crate::cache::{Cache, Entry, Field, FieldTerm, Selector};
 use crate::registry::Registry;
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::ClusterRole,
     Kind::ClusterRoleBinding,
+    Kind::IngressClass,
     Kind::LimitRange,
     Kind::Namespace,
     Kind::Node,

@@ -12,6 +12,7 @@ use tracing::error;
 pub enum Kind {
     ClusterRole,
     ClusterRoleBinding,
+    IngressClass,
     LimitRange,
     Namespace,
     Node,
@@ -33,6 +34,7 @@ impl Kind {
         match self {
             Self::ClusterRole => (RBAC, "clusterroles"),
             Self::ClusterRoleBinding => (RBAC, "clusterrolebindings"),
+            Self::IngressClass => ("networking.k8s.io", "ingressclasses"),
             Self::LimitRange => ("", "limitranges"),
             Self::Namespace => ("", "namespaces"),
             Self::Node => ("", "nodes"),

@@ -7,10 +7,12 @@ mod aggregate;
 mod objects;
 mod reconcile;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Weak;
 use std::time::Duration;
 
+use api::resource::Table;
 use api::status::Status;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -23,6 +25,7 @@ pub use objects::node_rules;
 use crate::auth::source::Kind;
 use crate::auth::{Auth, identity};
 use crate::cache::Selector;
+use crate::registry::create::whole_seconds;
 use crate::server::Server;
 use crate::{ApiServer, Config, StartError, UserInfo};
 
@@ -31,6 +34,7 @@ const AT_ONCE: usize = 64;
 /// How long a start may be held up by a store that does not answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const REGISTRATION: &str = "apiregistration.k8s.io";
 const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 
 /// The address of the service `kubernetes`: the first of the service network.
@@ -60,6 +64,10 @@ pub async fn run(server: &ApiServer) -> Result<(), StartError> {
     let mut rest: Vec<Value> =
         [cluster_roles, roles, cluster_bindings, bindings].into_iter().flatten().collect();
     rest.extend(objects::priority_classes());
+    rest.extend(objects::flow_control().into_iter().flatten());
+    rest.extend(local_apis(&server.server().registry.table()));
+    let network = network(&config.service_cidr);
+    rest.extend(network.map(|cidr| objects::service_network(&cidr, whole_seconds(config.clock.now()))));
     rest.push(objects::authentication_config(config.pki.authority_pem()));
     rest.extend(services(config));
     let address = config.advertise_address;
@@ -72,6 +80,23 @@ pub async fn run(server: &ApiServer) -> Result<(), StartError> {
     let weak = std::sync::Arc::downgrade(server.server());
     server.server().tasks().spawn("cluster role aggregation", aggregation(weak));
     Ok(())
+}
+
+/// The network that a CIDR is in, as `ADDRESS/PREFIX`.
+fn network(cidr: &str) -> Option<String> {
+    let (address, prefix) = cidr.split_once('/')?;
+    let (address, prefix): (Ipv4Addr, u32) = (address.parse().ok()?, prefix.parse().ok()?);
+    let mask = u32::MAX.checked_shl(32u32.checked_sub(prefix)?).unwrap_or_default();
+    Some(format!("{}/{prefix}", Ipv4Addr::from(u32::from(address) & mask)))
+}
+
+/// One object for each version of each group that is served here. The group of these objects themselves is not
+/// registered, as upstream's is not.
+fn local_apis(table: &Table) -> Vec<Value> {
+    let served = table.rows().iter().filter(|row| row.group != REGISTRATION);
+    let versions: BTreeSet<(&str, &str)> =
+        served.map(|row| (row.group.as_ref(), row.version.as_ref())).collect();
+    versions.into_iter().map(|(group, version)| objects::local_api(group, version)).collect()
 }
 
 fn services(config: &Config) -> Vec<Value> {

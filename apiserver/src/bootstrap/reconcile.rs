@@ -7,6 +7,8 @@ use crate::auth::rules;
 
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
+const AUTOUPDATE_SPEC: &str = "apf.kubernetes.io/autoupdate-spec";
+
 /// What is to be done about an existing object.
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
@@ -25,6 +27,9 @@ pub(super) fn step(existing: &Value, wanted: &Value) -> Step {
         "EndpointSlice" if existing["addressType"] != wanted["addressType"] => Step::Replace,
         "EndpointSlice" => overwrite(existing, wanted, &["endpoints", "ports"]),
         "Service" if existing["metadata"]["name"] == "kubernetes" => target_port(existing, wanted),
+        // Its numbers are the administrator's; nothing else of it can be changed.
+        "PriorityLevelConfiguration" if wanted["spec"]["type"] == "Exempt" => Step::Leave,
+        "FlowSchema" | "PriorityLevelConfiguration" => flow_control(existing, wanted),
         "ConfigMap" => overwrite(existing, wanted, &["data"]),
         _ => Step::Leave,
     }
@@ -52,6 +57,14 @@ fn overwrite(existing: &Value, wanted: &Value, fields: &[&str]) -> Step {
         object[*field] = wanted[*field].clone();
     }
     Step::Update(object)
+}
+
+/// What nothing works without is as it must be; the rest, as long as nobody took it over.
+fn flow_control(existing: &Value, wanted: &Value) -> Step {
+    let mandatory = ["exempt", "catch-all"].iter().any(|name| wanted["metadata"]["name"] == *name);
+    let mark = &existing["metadata"]["annotations"][AUTOUPDATE_SPEC];
+    let ours = mark == "true" || mark != "false" && existing["metadata"]["generation"] == 1;
+    if mandatory || ours { overwrite(existing, wanted, &["spec"]) } else { Step::Leave }
 }
 
 fn target_port(existing: &Value, wanted: &Value) -> Step {
@@ -127,6 +140,36 @@ mod tests {
 
     fn rule(verbs: &[&str]) -> Value {
         json!({"verbs": verbs, "apiGroups": [""], "resources": ["pods"]})
+    }
+
+    #[test]
+    fn flow_schemas_are_kept_as_long_as_nobody_took_them_over() {
+        let schema = |name: &str, mark: Option<&str>, generation: i32, level: &str| {
+            let mut schema = json!({"kind": "FlowSchema", "metadata": {"name": name, "generation": generation},
+                "spec": {"priorityLevelConfiguration": {"name": level}}});
+            if let Some(mark) = mark {
+                schema["metadata"]["annotations"] = json!({AUTOUPDATE_SPEC: mark});
+            }
+            schema
+        };
+        for (name, mark, generation, updated) in [
+            ("probes", Some("true"), 2, true),
+            ("probes", Some("false"), 1, false),
+            ("probes", None, 1, true),
+            ("probes", None, 2, false),
+            ("catch-all", Some("false"), 2, true),
+        ] {
+            let wanted = schema(name, Some("true"), 0, "exempt");
+            let step = step(&schema(name, mark, generation, "other"), &wanted);
+            assert_eq!(matches!(step, Step::Update(_)), updated, "{name} {mark:?} {generation}");
+            if let Step::Update(object) = step {
+                assert_eq!(object["spec"], wanted["spec"]);
+            }
+        }
+        let same = schema("probes", Some("true"), 1, "exempt");
+        assert_eq!(step(&same, &same), Step::Leave);
+        let exempt = json!({"kind": "PriorityLevelConfiguration", "metadata": {"name": "exempt"}, "spec": {"type": "Exempt"}});
+        assert_eq!(step(&exempt, &exempt), Step::Leave);
     }
 
     #[test]

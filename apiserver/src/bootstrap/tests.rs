@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
 
 use super::*;
@@ -41,6 +42,13 @@ fn the_data_files_are_typed_objects() {
     all::<ClusterRoleBinding>(&cluster_bindings);
     all::<RoleBinding>(&bindings);
     all::<k8s_openapi::api::scheduling::v1::PriorityClass>(&objects::priority_classes());
+    let [levels, schemas] = objects::flow_control();
+    all::<PriorityLevelConfiguration>(&levels);
+    all::<FlowSchema>(&schemas);
+    for schema in &schemas {
+        let level = &schema["spec"]["priorityLevelConfiguration"]["name"];
+        assert!(levels.iter().any(|other| other["metadata"]["name"] == *level), "{schema}");
+    }
     assert!(node_rules().len() > 10);
     let names: Vec<String> =
         cluster_roles.iter().map(|role| role["metadata"]["name"].as_str().unwrap().to_owned()).collect();
@@ -50,6 +58,35 @@ fn the_data_files_are_typed_objects() {
             panic!("{role} is missing");
         }
     }
+}
+
+#[test]
+fn every_group_that_is_served_is_registered() {
+    let apis = local_apis(&Table::builtin());
+    let find = |name: &str| apis.iter().find(|api| api["metadata"]["name"] == name);
+    for (name, group, version) in [
+        ("v1.", 18000, 1),
+        ("v1.apps", 17800, 15),
+        ("v2.autoscaling", 17500, 30),
+        ("v1.autoscaling", 17500, 15),
+    ] {
+        let spec = &find(name).unwrap_or_else(|| panic!("{name} is missing"))["spec"];
+        assert_eq!(
+            (&spec["groupPriorityMinimum"], &spec["versionPriority"]),
+            (&json!(group), &json!(version))
+        );
+    }
+    assert!(find("v1.apiregistration.k8s.io").is_none());
+    for api in &apis {
+        assert_ne!(api["spec"]["groupPriorityMinimum"], 15800, "{api} has no place of its own");
+    }
+}
+
+#[test]
+fn the_network_of_services_is_named_by_its_first_address() {
+    assert_eq!(network("10.96.1.2/16").as_deref(), Some("10.96.0.0/16"));
+    assert_eq!(network("10.96.0.0/12").as_deref(), Some("10.96.0.0/12"));
+    assert_eq!(network("10.96.0.0"), None);
 }
 
 #[test]

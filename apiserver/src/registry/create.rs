@@ -17,7 +17,7 @@ use crate::registry::options::WriteOptions;
 use crate::registry::owners::{self, Tracker};
 use crate::registry::quota::{self, Use};
 use crate::registry::write::{Action, Written};
-use crate::registry::{self, answer_object, decode, fresh_failure, reservations, subresources};
+use crate::registry::{self, answer_object, certificates, decode, fresh_failure, reservations, subresources};
 use crate::respond;
 use crate::server::Server;
 
@@ -158,9 +158,11 @@ fn mutate_and_validate_once(
     };
     server.admission.admit(&admission, object, None)?;
     reservations::prepare(object, None);
+    certificates::prepare(object, context.user);
     row.rules.prepare_create(object);
     row.rules.stamp(object, None, server.registry.clock.now());
-    let errors = row.rules.validate(object);
+    let mut errors = row.rules.validate(object);
+    certificates::validate(object, None, &mut errors);
     if !errors.is_empty() {
         let name = object.metadata().name.clone().unwrap_or_default();
         return Err(registry::invalid(row, &name, &errors));

@@ -4,6 +4,7 @@
 //! do beside storing the object (a Service takes an address) is a [`reservations`] hook.
 
 pub mod apply;
+pub(crate) mod certificates;
 pub mod collection;
 pub mod create;
 pub mod decode;

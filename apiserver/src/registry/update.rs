@@ -19,7 +19,7 @@ use crate::registry::options::WriteOptions;
 use crate::registry::owners::{self, Tracker};
 use crate::registry::quota::{self, Use};
 use crate::registry::write::{Action, Written};
-use crate::registry::{self, Current, Registry, create, decode, delete, reservations};
+use crate::registry::{self, Current, Registry, certificates, create, decode, delete, reservations};
 use crate::respond;
 use crate::server::Server;
 
@@ -226,7 +226,7 @@ async fn attempt(
     server.admission.admit(&admission, &mut *object, Some(old))?;
     keep_system_fields(&mut *object, old);
     let now = registry.clock.now();
-    let errors = match part {
+    let mut errors = match part {
         Part::Whole => {
             reservations::prepare(&mut *object, Some(old));
             row.rules.prepare_update(&mut *object, old);
@@ -247,6 +247,7 @@ async fn attempt(
             row.rules.validate_subresource(subresource, &*object, old)
         }
     };
+    certificates::validate(&*object, Some(old), &mut errors);
     if !errors.is_empty() {
         return Err(registry::invalid(row, name, &errors));
     }

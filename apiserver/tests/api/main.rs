@@ -2,6 +2,7 @@
 
 mod apply;
 mod bad_input;
+mod certificates;
 mod common;
 mod openapi;
 mod protobuf;
