@@ -69,6 +69,8 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     async fn exec(&self, request: cri::ExecRequest) -> Result<String, RuntimeError>;
     /// A one-time URL for an attach.
     async fn attach(&self, request: cri::AttachRequest) -> Result<String, RuntimeError>;
+    /// A one-time URL for connections to ports of a sandbox.
+    async fn port_forward(&self, request: cri::PortForwardRequest) -> Result<String, RuntimeError>;
     /// Opens the log file anew by its path, after the old one was renamed.
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError>;
     async fn events(&self) -> Result<Events, RuntimeError>;
@@ -299,6 +301,12 @@ impl Runtime for Cri {
 
     async fn attach(&self, request: cri::AttachRequest) -> Result<String, RuntimeError> {
         Ok(self.runtime.clone().attach(timed(request)).await.map_err(failed("Attach"))?.into_inner().url)
+    }
+
+    async fn port_forward(&self, request: cri::PortForwardRequest) -> Result<String, RuntimeError> {
+        let call = "PortForward";
+        let answer = self.runtime.clone().port_forward(timed(request)).await.map_err(failed(call))?;
+        Ok(answer.into_inner().url)
     }
 
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {

@@ -5,7 +5,7 @@
 //! | `/healthz` | `ok` |
 //! | `/pods` | the pods of the node |
 //! | `/containerLogs/NAMESPACE/POD/CONTAINER` | [`container_logs`] |
-//! | `/exec/…`, `/attach/…` | [`streams`]: bytes between the client and the runtime's own server |
+//! | `/exec/…`, `/attach/…`, `/portForward/…` | [`streams`]: bytes between the client and the runtime's own server |
 //! | `/stats/summary`, `/metrics/resource` | [`stats`] |
 //!
 //! Every client shows a certificate of the cluster's CA, and the API is asked what it may do ([`access`]).

@@ -12,7 +12,7 @@ use cri::{NamespaceMode, NamespaceOption, PodSandboxConfig};
 use crate::error::Error;
 use crate::process::ProcessId;
 
-pub(crate) use namespaces::unmount;
+pub(crate) use namespaces::{connect_socket, unmount};
 pub(crate) use record::Record;
 
 mod files;

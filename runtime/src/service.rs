@@ -272,8 +272,13 @@ impl Service for RuntimeService {
     }
 
     async fn port_forward(&self, request: Request<PortForwardRequest>) -> Result<PortForwardResponse> {
-        self.core.sandboxes.get(&request.into_inner().pod_sandbox_id)?;
-        Err(Status::unimplemented("port forwarding is not supported by this runtime yet"))
+        let request = request.into_inner();
+        let sandbox = self.core.sandboxes.get(&request.pod_sandbox_id)?;
+        if !sandbox.ready() {
+            let id = &sandbox.id;
+            return Err(Error::Precondition(format!("sandbox container {id:?} is not running")).into());
+        }
+        Ok(Response::new(PortForwardResponse { url: self.streaming.port_forward(sandbox, &request)? }))
     }
 
     async fn container_stats(

@@ -1,5 +1,5 @@
-//! Exec and attach for people: an HTTP server on the loopback interface that takes one-time tokens, and speaks
-//! WebSocket with the `channel.k8s.io` protocols.
+//! Exec, attach and port-forward for people: an HTTP server on the loopback interface that takes one-time tokens. It
+//! speaks WebSocket with the `channel.k8s.io` protocols, and for port-forward also SPDY.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::Random;
-use cri::{AttachRequest, ExecRequest};
+use cri::{AttachRequest, ExecRequest, PortForwardRequest};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::container::Container;
 use crate::core::Core;
 use crate::error::{Error, IoContext};
+use crate::sandbox::Sandbox;
 
 mod channel;
+mod forward;
 mod http;
 mod session;
 
@@ -24,10 +26,14 @@ const TOKEN_LIFE: Duration = Duration::from_secs(60);
 /// How many tokens may wait at once.
 const TOKENS: usize = 1000;
 
+/// How many ports one WebSocket can carry: each has two of 256 channels.
+const PORTS: usize = 127;
+
 /// What a token stands for.
 pub(crate) enum Ticket {
     Exec(Arc<Container>, ExecRequest),
     Attach(Arc<Container>, AttachRequest),
+    PortForward(Arc<Sandbox>, Vec<u16>),
 }
 
 /// The streaming server.
@@ -61,6 +67,23 @@ impl Streaming {
         self.url("attach", Ticket::Attach(container, request))
     }
 
+    /// Where a port-forward can be had, once.
+    pub(crate) fn port_forward(
+        &self,
+        sandbox: Arc<Sandbox>,
+        request: &PortForwardRequest,
+    ) -> Result<String, Error> {
+        let port = |port: &i32| {
+            let number = u16::try_from(*port).ok().filter(|port| *port > 0);
+            number.ok_or_else(|| Error::Invalid(format!("{port} is not a port")))
+        };
+        let ports: Vec<u16> = request.port.iter().map(port).collect::<Result<_, _>>()?;
+        if ports.len() > PORTS {
+            return Err(Error::Invalid(format!("more than {PORTS} ports")));
+        }
+        self.url("portforward", Ticket::PortForward(sandbox, ports))
+    }
+
     fn url(&self, kind: &str, ticket: Ticket) -> Result<String, Error> {
         let mut bytes = [0; 24];
         self.random.fill(&mut bytes);
@@ -81,7 +104,9 @@ impl Streaming {
         let (kind, token) = (words.next()?, words.next()?);
         let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
         let right = match (kind, &tickets.get(token)?.1) {
-            ("exec", Ticket::Exec(..)) | ("attach", Ticket::Attach(..)) => words.next().is_none(),
+            ("exec", Ticket::Exec(..))
+            | ("attach", Ticket::Attach(..))
+            | ("portforward", Ticket::PortForward(..)) => words.next().is_none(),
             _ => false,
         };
         if !right {

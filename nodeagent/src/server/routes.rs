@@ -100,9 +100,16 @@ async fn route(context: &Arc<Context>, request: Request<Incoming>) -> Result<Res
             let target = streams::Target { namespace, pod, container, uid: uid_of(&parts) };
             streams::attach(context, &target, request).await
         }
-        ["healthz" | "pods" | "containerLogs" | "stats" | "metrics" | "exec" | "attach", ..]
-            if !reads && !streams =>
-        {
+        ["portForward", namespace, pod] if streams => {
+            streams::port_forward(context, namespace, pod, None, &query, request).await
+        }
+        ["portForward", namespace, pod, uid] if streams => {
+            streams::port_forward(context, namespace, pod, Some(*uid), &query, request).await
+        }
+        [
+            "healthz" | "pods" | "containerLogs" | "stats" | "metrics" | "exec" | "attach" | "portForward",
+            ..,
+        ] if !reads && !streams => {
             Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"))
         }
         _ => Err(Refusal::not_found("404 page not found")),

@@ -1,4 +1,4 @@
-//! Exec and attach: the client's stream goes on to the runtime's own streaming server, at an address that the
+//! Exec, attach and port-forward: the client's stream goes on to the runtime's own streaming server, at an address that the
 //! runtime gives for one use.
 //!
 //! Bytes pass unchanged when both sides speak the same subprotocol, whether that is one of WebSocket's or SPDY. A
@@ -121,6 +121,53 @@ pub(super) async fn attach(
     let asked = cri::AttachRequest { container_id: run.id, stdin, tty, stdout, stderr };
     let url = context.runtime.attach(asked).await.map_err(|error| refused(&error))?;
     proxy(context, &url, request).await
+}
+
+/// Connects to ports of a pod.
+pub(super) async fn port_forward(
+    context: &Arc<Context>,
+    namespace: &str,
+    pod: &str,
+    uid: Option<&str>,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    upgradable(request.headers())?;
+    // Over SPDY each stream says its port, so that none is known yet.
+    let is_websocket = request.headers().contains_key(SEC_WEBSOCKET_KEY);
+    let port = if is_websocket { ports(query)? } else { Vec::new() };
+    let found =
+        context.pod(namespace, pod).filter(|found| uid.is_none_or(|uid| crate::pod::uid(found) == uid));
+    let found = found.ok_or_else(|| Refusal::not_found("pod does not exist"))?;
+    let sandboxes = context.runtime.list_sandboxes(Some(crate::pod::uid(&found))).await;
+    let sandboxes = sandboxes.map_err(|error| refused(&error))?;
+    let attempt = |sandbox: &cri::PodSandbox| sandbox.metadata.as_ref().map_or(0, |data| data.attempt);
+    let ready = sandboxes.iter().filter(|sandbox| sandbox.state() == cri::PodSandboxState::SandboxReady);
+    let sandbox = ready.max_by_key(|sandbox| attempt(sandbox)).ok_or_else(|| {
+        Refusal::internal(format!("failed to find sandboxID for pod \"{pod}_{namespace}\""))
+    })?;
+    let asked = cri::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port };
+    let url = context.runtime.port_forward(asked).await.map_err(|error| refused(&error))?;
+    proxy(context, &url, request).await
+}
+
+/// The ports that a WebSocket is for.
+fn ports(query: &Query) -> Result<Vec<i32>, Refusal> {
+    let all: Vec<&str> = query.all("port").flat_map(|list| list.split(',')).collect();
+    if all.is_empty() {
+        return Err(Refusal::bad_request("query parameter \"port\" is required"));
+    }
+    let number = |text: &str| match text.parse::<u16>() {
+        Ok(0) => Err(Refusal::bad_request(format!("port \"{text}\" must be > 0"))),
+        Ok(port) => Ok(i32::from(port)),
+        Err(_) => {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let why = if digits { "value out of range" } else { "invalid syntax" };
+            let why = format!("strconv.ParseUint: parsing \"{text}\": {why}");
+            Err(Refusal::bad_request(format!("unable to parse \"{text}\" as a port: {why}")))
+        }
+    };
+    all.into_iter().map(number).collect()
 }
 
 fn upgradable(headers: &HeaderMap) -> Result<(), Refusal> {
@@ -285,6 +332,31 @@ async fn translate(client: Upgraded, runtime: Upgraded) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ports_of_a_web_socket_are_checked() {
+        for (query, expected) in [
+            ("port=80,81&port=82", Ok(vec![80, 81, 82])),
+            ("", Err("query parameter \"port\" is required")),
+            ("port=0", Err("port \"0\" must be > 0")),
+            (
+                "port=x",
+                Err("unable to parse \"x\" as a port: strconv.ParseUint: parsing \"x\": invalid syntax"),
+            ),
+            (
+                "port=70000",
+                Err(
+                    "unable to parse \"70000\" as a port: strconv.ParseUint: parsing \"70000\": value out of range",
+                ),
+            ),
+        ] {
+            let read = ports(&Query::parse(Some(query)));
+            assert_eq!(
+                read.as_ref().map_err(|refusal| refusal.text.as_str()),
+                expected.as_ref().map_err(|e| *e)
+            );
+        }
+    }
 
     #[test]
     fn v4_is_offered_with_v5() {

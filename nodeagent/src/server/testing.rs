@@ -49,8 +49,16 @@ impl Runtime for FakeRuntime {
     async fn remove_sandbox(&self, _: &str) -> Result<(), RuntimeError> {
         no("RemovePodSandbox")
     }
-    async fn list_sandboxes(&self, _: Option<&str>) -> Result<Vec<cri::PodSandbox>, RuntimeError> {
-        no("ListPodSandbox")
+    async fn list_sandboxes(&self, pod: Option<&str>) -> Result<Vec<cri::PodSandbox>, RuntimeError> {
+        let sandbox = |id: &str, attempt, state: cri::PodSandboxState| cri::PodSandbox {
+            id: id.into(),
+            metadata: Some(cri::PodSandboxMetadata { attempt, ..Default::default() }),
+            state: state.into(),
+            ..Default::default()
+        };
+        let old = sandbox("old", 0, cri::PodSandboxState::SandboxNotready);
+        let new = sandbox("new", 1, cri::PodSandboxState::SandboxReady);
+        Ok(if pod == Some("uid-web") { vec![old, new] } else { Vec::new() })
     }
     async fn sandbox_status(&self, _: &str) -> Result<cri::PodSandboxStatus, RuntimeError> {
         no("PodSandboxStatus")
@@ -102,6 +110,10 @@ impl Runtime for FakeRuntime {
     async fn attach(&self, request: cri::AttachRequest) -> Result<String, RuntimeError> {
         self.called(format!("attach {} tty={} err={}", request.container_id, request.tty, request.stderr));
         Ok(format!("{}/attach", self.url))
+    }
+    async fn port_forward(&self, request: cri::PortForwardRequest) -> Result<String, RuntimeError> {
+        self.called(format!("forward {} {:?}", request.pod_sandbox_id, request.port));
+        Ok(format!("{}/portforward", self.url))
     }
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {
         self.called(format!("reopen {id}"));

@@ -358,6 +358,10 @@ impl Runtime for FakeRuntime {
         Err(not_found("Attach"))
     }
 
+    async fn port_forward(&self, _: cri::PortForwardRequest) -> Result<String, RuntimeError> {
+        Err(not_found("PortForward"))
+    }
+
     async fn events(&self) -> Result<Events, RuntimeError> {
         if self.is_mute {
             return Err(RuntimeError::new("GetContainerEvents", Status::unimplemented("no")));

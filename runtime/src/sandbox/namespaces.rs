@@ -123,6 +123,20 @@ fn loopback_up() -> io::Result<()> {
     }
 }
 
+/// A socket in a network namespace, from where it connects to wherever it is told, whichever thread uses it. Blocks.
+pub(crate) fn connect_socket(namespace: &Path, v6: bool) -> io::Result<tokio::net::TcpSocket> {
+    let file = File::open(namespace)?;
+    std::thread::scope(|scope| {
+        // The namespace belongs to the thread; the socket keeps the one it was made in.
+        let inside = || {
+            nix::sched::setns(&file, CloneFlags::CLONE_NEWNET)?;
+            if v6 { tokio::net::TcpSocket::new_v6() } else { tokio::net::TcpSocket::new_v4() }
+        };
+        let maker = std::thread::Builder::new().name("socket".to_owned()).spawn_scoped(scope, inside)?;
+        maker.join().unwrap_or_else(|_| Err(io::Error::other("the socket maker panicked")))
+    })
+}
+
 /// Whether a file still holds a namespace: after a reboot it is an ordinary file or gone.
 pub(super) fn holds(file: &Path) -> bool {
     const NSFS_MAGIC: i64 = 0x6e73_6673;

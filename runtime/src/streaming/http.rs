@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::Tasks;
 use bytes::Bytes;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tracing::{debug, warn};
 
 use super::channel::Protocol;
-use super::{Streaming, session};
+use super::{Streaming, Ticket, forward, session};
 
 /// Takes connections until the tasks end.
 pub(super) async fn serve(streaming: Arc<Streaming>, listener: TcpListener, tasks: Tasks) {
@@ -54,47 +54,102 @@ fn respond(
     tasks: &Tasks,
 ) -> Response<Full<Bytes>> {
     let headers = request.headers();
-    let Some(key) = headers.get(SEC_WEBSOCKET_KEY).cloned().filter(|_| wants_websocket(headers)) else {
-        return text(StatusCode::BAD_REQUEST, "unable to upgrade: only WebSocket is supported");
-    };
-    let Some(protocol) = Protocol::choose(offered(headers)) else {
-        return text(
-            StatusCode::FORBIDDEN,
-            "no supported protocol: v5.channel.k8s.io and v4.channel.k8s.io are",
-        );
+    let upgrade = match Upgrade::choose(request.uri().path(), headers) {
+        Ok(upgrade) => upgrade,
+        Err((code, why)) => return text(code, why),
     };
     let Some(ticket) = streaming.redeem(request.uri().path()) else {
         return text(StatusCode::NOT_FOUND, "404 page not found");
     };
-    let (core, upgrade) = (streaming.core.clone(), hyper::upgrade::on(&mut request));
+    let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
+    upgrade.answer(headers, response.headers_mut());
+    let (core, upgraded) = (streaming.core.clone(), hyper::upgrade::on(&mut request));
     tasks.spawn("streaming session", async move {
-        match upgrade.await {
-            Ok(upgraded) => {
-                let socket =
-                    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-                session::run(&core, socket, protocol, ticket).await;
+        let io = match upgraded.await {
+            Ok(upgraded) => TokioIo::new(upgraded),
+            Err(error) => return debug!(%error, "upgrade"),
+        };
+        let protocol = match (upgrade, ticket) {
+            (Upgrade::Spdy, Ticket::PortForward(sandbox, _)) => {
+                return forward::over_spdy(&core, &sandbox, io).await;
             }
-            Err(error) => debug!(%error, "upgrade"),
+            // Whoever has a ticket of another kind was refused SPDY.
+            (Upgrade::Spdy, _) => return,
+            (Upgrade::WebSocket(protocol), ticket) => (protocol, ticket),
+        };
+        let socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+        match protocol {
+            (_, Ticket::PortForward(sandbox, ports)) => {
+                forward::over_websocket(&core, &sandbox, &ports, socket).await;
+            }
+            (protocol, ticket) => session::run(&core, socket, protocol, ticket).await,
         }
     });
-    let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol.name()));
-    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    }
     response
 }
 
-fn wants_websocket(headers: &HeaderMap) -> bool {
-    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+/// What a connection becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upgrade {
+    WebSocket(Protocol),
+    Spdy,
 }
 
-fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+/// The protocol of port-forward over SPDY.
+const PORT_FORWARD: &str = "portforward.k8s.io";
+const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+
+impl Upgrade {
+    fn choose(path: &str, headers: &HeaderMap) -> Result<Self, (StatusCode, &'static str)> {
+        let is_forward = path.starts_with("/portforward/");
+        let wants = |name: &[u8]| {
+            headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(name))
+        };
+        if is_forward && wants(spdy::PROTOCOL.as_bytes()) {
+            return if names(headers, &STREAM_PROTOCOL).any(|name| name == PORT_FORWARD) {
+                Ok(Self::Spdy)
+            } else {
+                Err((StatusCode::FORBIDDEN, "unable to upgrade: the server accepts portforward.k8s.io"))
+            };
+        }
+        if !wants(b"websocket") || !headers.contains_key(SEC_WEBSOCKET_KEY) {
+            return Err((StatusCode::BAD_REQUEST, "unable to upgrade: only WebSocket is supported"));
+        }
+        let chosen = match Protocol::choose(names(headers, &SEC_WEBSOCKET_PROTOCOL)) {
+            // The channels of ports are those of version 4; version 5 has nothing to add to them.
+            Some(_) if is_forward => names(headers, &SEC_WEBSOCKET_PROTOCOL)
+                .any(|name| name == Protocol::V4.name())
+                .then_some(Protocol::V4),
+            chosen => chosen,
+        };
+        let unknown = "no supported protocol: v5.channel.k8s.io and v4.channel.k8s.io are";
+        chosen.map(Self::WebSocket).ok_or((StatusCode::FORBIDDEN, unknown))
+    }
+
+    /// The headers of the answer.
+    fn answer(self, asked: &HeaderMap, headers: &mut HeaderMap) {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        let protocol = match self {
+            Self::Spdy => {
+                headers.insert(UPGRADE, HeaderValue::from_static(spdy::PROTOCOL));
+                headers.insert(STREAM_PROTOCOL, HeaderValue::from_static(PORT_FORWARD));
+                return;
+            }
+            Self::WebSocket(protocol) => protocol,
+        };
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol.name()));
+        let key = asked.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+        if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key)) {
+            headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        }
+    }
+}
+
+/// The names in a header that may be there several times, each with a list.
+fn names<'a>(headers: &'a HeaderMap, header: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
-        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .get_all(header)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))

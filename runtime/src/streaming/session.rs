@@ -27,7 +27,7 @@ use crate::error::{Error, IoContext};
 use crate::shim::protocol::{Frame, Frames, Request, connect, line};
 use crate::shim::{read_terminal, resize, write_terminal};
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// How long output is awaited that something left behind holds open.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
@@ -43,6 +43,8 @@ pub(super) async fn run(core: &Arc<Core>, socket: Socket, protocol: Protocol, ti
     let end = match ticket {
         Ticket::Exec(container, request) => exec(core, &container, request, &client, &mut source).await,
         Ticket::Attach(container, request) => attach(core, &container, request, &client, &mut source).await,
+        // Has a way of its own.
+        Ticket::PortForward(..) => return,
     };
     match end {
         Ok(Some(code)) => {
