@@ -138,6 +138,13 @@ pub enum Action {
     Proxy,
 }
 
+impl Action {
+    /// Whether something else than the API server makes the answer: a node, a pod or a service.
+    pub fn is_passed_on(self) -> bool {
+        matches!(self, Self::Log | Self::Exec | Self::Attach | Self::PortForward | Self::Proxy)
+    }
+}
+
 /// A part of a resource with a path of its own.
 #[derive(Clone, Debug)]
 pub struct Subresource {

@@ -8,6 +8,7 @@
 //! - [`server`]: starts and stops it all; [`pipeline`]: the way of a request; [`request`]: what a request asks for
 //! - [`registry`]: the verbs over every row of the resource table, and their subresources
 //! - [`cache`]: the watch cache that answers every read
+//! - `agents`, `proxy`: requests that go on to nodes, pods and services
 //! - [`discovery`], [`openapi`]: what the server can do
 //! - [`auth`], [`admission`], [`bootstrap`], [`pki`]: who may do what, and the objects that say so
 
@@ -28,6 +29,7 @@ pub mod negotiate;
 pub mod openapi;
 pub mod pipeline;
 pub mod pki;
+mod proxy;
 pub mod registry;
 pub mod request;
 pub mod respond;

@@ -69,7 +69,12 @@ async fn answer(
     let target = server.registry.target(info)?;
     let transforms = matches!(info.verb, "get" | "list" | "watch") && target.subresource.is_none();
     let protobuf = Arc::ptr_eq(target.resource.schema.types(), &Types::builtin());
-    let accept = Accept::read(&parts.headers, info.query.get("pretty"), transforms, protobuf)?;
+    let accept = if target.subresource.as_ref().is_some_and(|part| part.action.is_passed_on()) {
+        // What the client accepts is for the backend to know.
+        Accept::default()
+    } else {
+        Accept::read(&parts.headers, info.query.get("pretty"), transforms, protobuf)?
+    };
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let context = Context { info, user: &user, headers: &parts.headers, connection, accept, warnings };
     match target.subresource {

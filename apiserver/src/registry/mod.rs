@@ -27,7 +27,7 @@ pub mod write;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use api::object::Object;
-use api::resource::{Backing, Resource, Subresource, Table};
+use api::resource::{Action, Backing, Resource, Subresource, Table};
 use api::status::Status;
 use base::{Clock, Random};
 use bytes::Bytes;
@@ -109,8 +109,10 @@ impl Registry {
             name => Some(resource.subresource(name).ok_or_else(Status::unknown_path)?.clone()),
         };
         let verbs = subresource.as_ref().map_or(resource.verbs, |subresource| subresource.verbs);
-        let verb = api::resource::Verbs::parse(info.verb).ok_or_else(Status::method_not_allowed)?;
-        if !verbs.contains(verb) {
+        // A proxy takes methods that are no verb.
+        let is_any = subresource.as_ref().is_some_and(|subresource| subresource.action == Action::Proxy);
+        let verb = api::resource::Verbs::parse(info.verb);
+        if !is_any && !verb.is_some_and(|verb| verbs.contains(verb)) {
             return Err(Status::method_not_allowed());
         }
         // Creating at a name, or changing a collection, are paths that upstream does not have.

@@ -15,13 +15,13 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
-use crate::agents;
 use crate::body::{Body, RequestBody};
 use crate::context::{Context, read_body};
 use crate::registry::options::WriteOptions;
 use crate::registry::update::Part;
 use crate::registry::{answer_object, decode, patch, read, update};
 use crate::server::Server;
+use crate::{agents, proxy};
 
 /// Answers a verb on a subresource.
 pub async fn answer(
@@ -35,14 +35,12 @@ pub async fn answer(
 ) -> Result<Response<Body>, Status> {
     match subresource.action {
         Action::Log => return agents::log(server, context).await,
-        Action::Exec => return agents::tunnel(server, context, agents::Tunnel::Exec, parts, upgrade).await,
+        Action::Exec => return agents::streams(server, context, agents::Streams::Exec, parts, upgrade).await,
         Action::Attach => {
-            return agents::tunnel(server, context, agents::Tunnel::Attach, parts, upgrade).await;
+            return agents::streams(server, context, agents::Streams::Attach, parts, upgrade).await;
         }
-        Action::PortForward | Action::Proxy => {
-            let message = format!("{} is not served by this version", subresource.name);
-            return Err(Status::failure(501, api::status::Reason::Unknown, message));
-        }
+        Action::PortForward => return agents::port_forward(server, context, parts, upgrade).await,
+        Action::Proxy => return proxy::answer(server, context, row, parts, body, upgrade).await,
         _ => {}
     }
     let part = match subresource.action {
