@@ -11,6 +11,7 @@ mod discovery;
 mod edit;
 mod exec;
 mod explain;
+mod forward;
 mod get;
 mod global;
 mod image;
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Exec(exec::Exec),
     /// Attach to a running container
     Attach(exec::Attach),
+    /// Forward one or more local ports to a pod
+    PortForward(forward::PortForward),
     /// Show details of a specific resource or group of resources
     Describe(describe::Describe),
     /// Edit a resource on the server
@@ -142,6 +145,9 @@ impl Command {
             Self::Logs(logs) => with(global, async |session| logs.run(session).await).await.map(done),
             Self::Exec(exec) => with(global, async |session| exec.run(session).await).await,
             Self::Attach(attach) => with(global, async |session| attach.run(session).await).await,
+            Self::PortForward(forward) => {
+                with(global, async |session| forward.run(session).await).await.map(done)
+            }
             Self::Describe(describe) => {
                 with(global, async |session| describe.run(session).await).await.map(done)
             }

@@ -7,5 +7,6 @@ mod common;
 mod openapi;
 mod protobuf;
 mod quota;
+mod streams;
 mod verbs;
 mod workloads;

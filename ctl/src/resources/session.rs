@@ -8,8 +8,8 @@ use bytes::Bytes;
 use client::kube::client::Body;
 use client::kube::config::{KubeConfigOptions, Kubeconfig};
 use client::kube::{self, Client, Config};
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
-use http::{Request, Response};
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE, USER_AGENT};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -202,6 +202,31 @@ impl Session {
             }
             error => self.unreachable(error),
         })
+    }
+
+    /// A connection that becomes SPDY, with streams for a purpose.
+    pub(crate) async fn upgrade(
+        &self,
+        call: Call,
+        protocol: &'static str,
+        purpose: &'static str,
+    ) -> Result<hyper::upgrade::Upgraded, ApiError> {
+        let mut request = self.request(call, |_| Body::empty())?;
+        for (name, value) in [
+            (CONNECTION, "Upgrade"),
+            (UPGRADE, protocol),
+            (HeaderName::from_static("x-stream-protocol-version"), purpose),
+        ] {
+            request.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        let mut response = self.client.send(request).await.map_err(|error| self.unreachable(error))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let code = response.status().as_u16();
+            let body = self.bytes(response).await?;
+            return Err(ApiError::Refused(Box::new(Refusal::read(code, &body))));
+        }
+        let upgraded = hyper::upgrade::on(&mut response).await;
+        upgraded.map_err(|error| ApiError::Broken(format!("error upgrading connection: {error}")))
     }
 
     fn unreachable(&self, error: kube::Error) -> ApiError {
