@@ -40,6 +40,16 @@ watching() {
     done <&"${follower[0]}"
     kill "$pid"
 }
+# through PATH COMMAND...: what a port answers that a command forwards to
+through() {
+    local path=$1 line port; shift
+    coproc follower { exec "$@"; }
+    local pid=$follower_PID
+    IFS= read -r line <&"${follower[0]}"
+    port=${line#*127.0.0.1:}
+    curl -sS "http://127.0.0.1:${port%% *}$path"
+    kill "$pid"
+}
 # ask METHOD PATH [BODY|@FILE] [TYPE] [HEADER]: what the server answers to the administrator, and its code
 ask() {
     set -- "$1" "$(cat api)/api/v1$2" "${3-}" "${4:-application/json}" "${5:-Accept: application/json}"
@@ -188,12 +198,13 @@ impl Client {
 }
 
 /// Transcripts of what happens inside of a namespace.
-const OWN: [&str; 11] = [
+const OWN: [&str; 12] = [
     "1-apply",
     "2-get",
     "3-describe",
     "4-logs",
     "5-exec",
+    "forward",
     "6-change",
     "7-rollout",
     "8-create",
@@ -230,8 +241,7 @@ fn every_client_reads_and_does_what_it_does_on_kubernetes() {
         wrong.extend(client.go_through(desk, &asked(&["nodes"])));
     }
     assert!(wrong.is_empty(), "{} steps went otherwise:\n\n{}", wrong.len(), wrong.join("\n"));
-    // kubectl 1.20 speaks SPDY for this, which the server does not have yet.
-    for (client, desk) in desks.iter().filter(|(client, _)| client.tags.contains(&"new")) {
+    for (client, desk) in &desks {
         client.use_a_shell(desk);
     }
 }
