@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 #[path = "node/client.rs"]
 mod client;
+#[path = "node/forward.rs"]
+mod forward;
 #[path = "node/image.rs"]
 mod image;
 #[path = "node/lifecycle.rs"]
@@ -54,6 +56,8 @@ tests! {
     streams::exec_streams_over_web_socket,
     streams::exec_has_a_terminal,
     streams::attach_carries_input_and_output,
+    forward::ports_are_forwarded_over_spdy,
+    forward::ports_are_forwarded_over_a_web_socket,
     restart::a_killed_server_adopts_what_ran_and_what_ended,
     restart::a_container_survives_its_shim,
 }
