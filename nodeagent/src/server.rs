@@ -15,6 +15,7 @@ mod access;
 mod api_server_tests;
 mod connection;
 mod container_logs;
+mod older;
 mod reply;
 mod routes;
 mod stats;
@@ -27,6 +28,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use base::{Clock, Tasks};
 use k8s_openapi::api::core::v1::Pod;
@@ -81,6 +83,8 @@ struct Context {
     pods: Arc<dyn PodDirectory>,
     access: access::Access,
     rates: stats::Rates,
+    /// The runtime was found not to know the newest protocol of streams.
+    runtime_is_older: AtomicBool,
     /// Connections, and the streams that outlive a request.
     tasks: Tasks,
 }
@@ -107,6 +111,7 @@ impl Server {
             runtime: config.runtime,
             pods,
             rates: stats::Rates::default(),
+            runtime_is_older: AtomicBool::new(false),
             tasks: tasks.clone(),
         });
         tasks.spawn("accept", connection::accept(listener, config.tls, context));

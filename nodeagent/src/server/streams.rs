@@ -2,14 +2,13 @@
 //! runtime gives for one use.
 //!
 //! Bytes pass unchanged when both sides speak the same subprotocol, whether that is one of WebSocket's or SPDY. A
-//! runtime that doesn't know `v5.channel.k8s.io` is spoken to in v4, and the one difference between them is taken
-//! care of here: v4 has no message that closes a channel.
+//! runtime that doesn't know `v5.channel.k8s.io` is spoken to in SPDY ([`older`](super::older)).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
 use http::header::{
     CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
     UPGRADE,
@@ -17,28 +16,23 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::debug;
 
+use super::older;
 use super::reply::{self, Body, Refusal};
 use super::routes::Query;
 use super::{ContainerRef, Context};
 use crate::runtime::RuntimeError;
 
 const V5: &str = "v5.channel.k8s.io";
-const V4: &str = "v4.channel.k8s.io";
-/// The first byte of v5's message that closes a channel.
-const CLOSE: u8 = 255;
 /// How long the runtime's server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What is read of its error message.
 const MOST_ERROR: usize = 16 * 1024;
-/// The largest message that is taken over between v5 and v4.
-const MOST_MESSAGE: usize = 1 << 20;
 
 /// The container that is meant.
 #[derive(Debug)]
@@ -51,11 +45,11 @@ pub(super) struct Target<'a> {
 
 /// Which streams the client wants.
 #[derive(Clone, Copy, Debug)]
-struct Wanted {
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
-    tty: bool,
+pub(super) struct Wanted {
+    pub(super) stdin: bool,
+    pub(super) stdout: bool,
+    pub(super) stderr: bool,
+    pub(super) tty: bool,
 }
 
 fn wanted(query: &Query) -> Result<Wanted, Refusal> {
@@ -94,13 +88,13 @@ pub(super) async fn exec(
     query: &Query,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
-    let Wanted { stdin, stdout, stderr, tty } = wanted(query)?;
+    let wanted = wanted(query)?;
+    let Wanted { stdin, stdout, stderr, tty } = wanted;
     upgradable(request.headers())?;
     let run = running(context, target)?;
     let cmd: Vec<String> = query.all("command").map(str::to_owned).collect();
     let asked = cri::ExecRequest { container_id: run.id, cmd, tty, stdin, stdout, stderr };
-    let url = context.runtime.exec(asked).await.map_err(|error| refused(&error))?;
-    proxy(context, &url, request).await
+    stream(context, Asked::Exec(asked), wanted, request).await
 }
 
 /// Joins the streams of a container's own process.
@@ -110,7 +104,8 @@ pub(super) async fn attach(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     let query = Query::parse(request.uri().query());
-    let Wanted { stdin, stdout, stderr, .. } = wanted(&query)?;
+    let wanted = wanted(&query)?;
+    let Wanted { stdin, stdout, stderr, .. } = wanted;
     upgradable(request.headers())?;
     let run = running(context, target)?;
     // Whether there is a terminal was settled when the container was made.
@@ -119,8 +114,7 @@ pub(super) async fn attach(
     let tty = container.is_some_and(|(container, _)| container.tty == Some(true));
     let stderr = stderr && !tty;
     let asked = cri::AttachRequest { container_id: run.id, stdin, tty, stdout, stderr };
-    let url = context.runtime.attach(asked).await.map_err(|error| refused(&error))?;
-    proxy(context, &url, request).await
+    stream(context, Asked::Attach(asked), Wanted { stderr, tty, ..wanted }, request).await
 }
 
 /// Connects to ports of a pod.
@@ -181,45 +175,127 @@ fn offered(headers: &HeaderMap) -> Vec<String> {
     names.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
-/// The subprotocols to offer to the runtime: in one line, because some servers read only the first.
-fn to_offer(client: &[String]) -> Vec<&str> {
-    let mut names: Vec<&str> = client.iter().map(String::as_str).collect();
-    if names.contains(&V5) && !names.contains(&V4) {
-        names.push(V4);
-    }
-    names
+/// What is asked of the runtime. Each address that it gives is good for one use.
+enum Asked {
+    Exec(cri::ExecRequest),
+    Attach(cri::AttachRequest),
 }
 
-/// Connects the client with the runtime's server.
+impl Asked {
+    async fn url(&self, context: &Context) -> Result<String, Refusal> {
+        let url = match self {
+            Self::Exec(request) => context.runtime.exec(request.clone()).await,
+            Self::Attach(request) => context.runtime.attach(request.clone()).await,
+        };
+        url.map_err(|error| refused(&error))
+    }
+}
+
+/// Connects the client with the runtime's server in what both speak.
+async fn stream(
+    context: &Arc<Context>,
+    asked: Asked,
+    wanted: Wanted,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    let offers_v5 = offered(request.headers()).iter().any(|name| name == V5);
+    if !offers_v5 {
+        return proxy(context, &asked.url(context).await?, request).await;
+    }
+    if !context.runtime_is_older.load(Ordering::Relaxed) {
+        let mut headers = of_the_stream(request.headers());
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(V5));
+        let answer = ask_runtime(context, &asked.url(context).await?, Method::GET, headers).await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(join(context, answer, &mut request));
+        }
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(spdy::PROTOCOL));
+    headers.insert("x-stream-protocol-version", HeaderValue::from_static(older::PROTOCOL));
+    let mut answer = ask_runtime(context, &asked.url(context).await?, Method::POST, headers).await?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(refusal(answer).await);
+    }
+    context.runtime_is_older.store(true, Ordering::Relaxed);
+    let mut response = switching();
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(V5));
+    let key = request.headers().get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key)) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    let (client, runtime) = (hyper::upgrade::on(&mut request), hyper::upgrade::on(&mut answer));
+    context.tasks.spawn("stream", async move {
+        if let Some((client, runtime)) = both(client, runtime).await {
+            older::carry(client, runtime, wanted).await;
+        }
+    });
+    Ok(response)
+}
+
+/// Connects the client with the runtime's server as they are.
 async fn proxy(
     context: &Arc<Context>,
     url: &str,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
-    let failed = |why: String| Refusal::internal(format!("error dialing backend: {why}"));
-    let client_offers = offered(request.headers());
-    let asking = ask_runtime(context, url, &request, &client_offers);
-    let mut answer = match tokio::time::timeout(PATIENCE, asking).await {
-        Ok(answer) => answer.map_err(failed)?,
-        Err(_) => return Err(failed(format!("no answer in {} s", PATIENCE.as_secs()))),
-    };
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let code = answer.status();
-        let text = Limited::new(answer.into_body(), MOST_ERROR).collect().await;
-        let text = text.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned());
-        let text = text.unwrap_or_else(|error| error.to_string());
-        // Whatever is no error here is none that the client could use.
-        let code = if code.is_client_error() || code.is_server_error() {
-            code
-        } else {
-            StatusCode::INTERNAL_SERVER_ERROR
-        };
-        return Err(Refusal::new(code, text));
+    // A WebSocket begins with GET and SPDY with POST; the API server sends both as GET.
+    let is_websocket = request.headers().contains_key(SEC_WEBSOCKET_KEY);
+    let method = if is_websocket { Method::GET } else { Method::POST };
+    let mut headers = of_the_stream(request.headers());
+    let offers = offered(request.headers()).join(", ");
+    if let Some(offers) = HeaderValue::from_str(&offers).ok().filter(|offers| !offers.is_empty()) {
+        // In one line, because some servers read only the first.
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, offers);
     }
-    let chosen = answer.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|name| name.to_str().ok());
-    let bridge = chosen == Some(V4) && !client_offers.iter().any(|name| name == V4);
+    let answer = ask_runtime(context, url, method, headers).await?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(refusal(answer).await);
+    }
+    Ok(join(context, answer, &mut request))
+}
+
+/// Those headers of a request that say what the stream is.
+fn of_the_stream(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for (name, value) in headers {
+        let kept_name = [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION].contains(name)
+            || name.as_str().starts_with("x-stream-protocol-");
+        if kept_name {
+            kept.append(name, value.clone());
+        }
+    }
+    kept
+}
+
+fn switching() -> Response<Body> {
     let mut response = reply::with(StatusCode::SWITCHING_PROTOCOLS, "text/plain", "");
     response.headers_mut().clear();
+    response
+}
+
+/// The runtime's refusal, as it is.
+async fn refusal(answer: Response<Incoming>) -> Refusal {
+    let code = answer.status();
+    let text = Limited::new(answer.into_body(), MOST_ERROR).collect().await;
+    let text = text.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned());
+    let text = text.unwrap_or_else(|error| error.to_string());
+    // Whatever is no error here is none that the client could use.
+    let is_error = code.is_client_error() || code.is_server_error();
+    Refusal::new(if is_error { code } else { StatusCode::INTERNAL_SERVER_ERROR }, text)
+}
+
+/// Gives the client the runtime's answer, and carries bytes from then on.
+fn join(
+    context: &Context,
+    mut answer: Response<Incoming>,
+    request: &mut Request<Incoming>,
+) -> Response<Body> {
+    let mut response = switching();
     for (name, value) in answer.headers() {
         let of_the_stream = [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL]
             .contains(name)
@@ -228,33 +304,46 @@ async fn proxy(
             response.headers_mut().append(name, value.clone());
         }
     }
-    if bridge {
-        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(V5));
-    }
-    let client = hyper::upgrade::on(&mut request);
-    let runtime = hyper::upgrade::on(&mut answer);
+    let (client, runtime) = (hyper::upgrade::on(request), hyper::upgrade::on(&mut answer));
     context.tasks.spawn("stream", async move {
-        let (client, runtime) = match tokio::try_join!(client, runtime) {
-            Ok(both) => both,
-            Err(error) => return debug!(%error, "a stream did not come about"),
-        };
-        if bridge {
-            return translate(client, runtime).await;
-        }
+        let Some((client, runtime)) = both(client, runtime).await else { return };
         let (mut client, mut runtime) = (TokioIo::new(client), TokioIo::new(runtime));
         if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut runtime).await {
             debug!(%error, "a stream was cut");
         }
     });
-    Ok(response)
+    response
 }
 
-/// Sends the client's request to the one-time address.
+async fn both(client: OnUpgrade, runtime: OnUpgrade) -> Option<(Upgraded, Upgraded)> {
+    match tokio::try_join!(client, runtime) {
+        Ok(both) => Some(both),
+        Err(error) => {
+            debug!(%error, "a stream did not come about");
+            None
+        }
+    }
+}
+
+/// Asks at the one-time address.
 async fn ask_runtime(
     context: &Context,
     url: &str,
-    request: &Request<Incoming>,
-    client_offers: &[String],
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response<Incoming>, Refusal> {
+    let failed = |why: String| Refusal::internal(format!("error dialing backend: {why}"));
+    match tokio::time::timeout(PATIENCE, dial(context, url, method, headers)).await {
+        Ok(answer) => answer.map_err(failed),
+        Err(_) => Err(failed(format!("no answer in {} s", PATIENCE.as_secs()))),
+    }
+}
+
+async fn dial(
+    context: &Context,
+    url: &str,
+    method: Method,
+    headers: HeaderMap,
 ) -> Result<Response<Incoming>, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{url:?} is not a URL: {error}"))?;
     let host = uri.host().filter(|_| uri.scheme_str() == Some("http"));
@@ -273,60 +362,10 @@ async fn ask_runtime(
         }
     });
     let target = uri.path_and_query().map_or("/", |path| path.as_str());
-    // A WebSocket begins with GET and SPDY with POST; the API server sends both as GET.
-    let is_websocket = request.headers().contains_key(SEC_WEBSOCKET_KEY);
-    let method = if is_websocket { Method::GET } else { Method::POST };
-    let mut asked = Request::builder().method(method).uri(target).header(HOST, format!("{host}:{port}"));
-    for (name, value) in request.headers() {
-        let of_the_stream = [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION].contains(name)
-            || name.as_str().starts_with("x-stream-protocol-");
-        if of_the_stream {
-            asked = asked.header(name, value);
-        }
-    }
-    if !client_offers.is_empty() {
-        asked = asked.header(SEC_WEBSOCKET_PROTOCOL, to_offer(client_offers).join(", "));
-    }
-    let asked = asked.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    let asked = Request::builder().method(method).uri(target).header(HOST, format!("{host}:{port}"));
+    let mut asked = asked.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    asked.headers_mut().extend(headers);
     sender.send_request(asked).await.map_err(|error| error.to_string())
-}
-
-/// Takes messages over between a client that speaks v5 and a runtime that speaks v4.
-async fn translate(client: Upgraded, runtime: Upgraded) {
-    let config =
-        WebSocketConfig::default().max_message_size(Some(MOST_MESSAGE)).max_frame_size(Some(MOST_MESSAGE));
-    let client = WebSocketStream::from_raw_socket(TokioIo::new(client), Role::Server, Some(config)).await;
-    let runtime = WebSocketStream::from_raw_socket(TokioIo::new(runtime), Role::Client, Some(config)).await;
-    let (mut to_client, mut from_client) = client.split();
-    let (mut to_runtime, mut from_runtime) = runtime.split();
-    let up = async {
-        while let Some(Ok(message)) = from_client.next().await {
-            // v4 can't close one channel alone: the command goes on without the end of its input.
-            if matches!(&message, Message::Binary(data) if data.first() == Some(&CLOSE)) {
-                continue;
-            }
-            // Pings are answered on each side by itself.
-            let passed = matches!(message, Message::Binary(_) | Message::Text(_) | Message::Close(_));
-            if passed && to_runtime.send(message).await.is_err() {
-                break;
-            }
-        }
-        let _ = to_runtime.close().await;
-    };
-    let down = async {
-        while let Some(Ok(message)) = from_runtime.next().await {
-            let passed = matches!(message, Message::Binary(_) | Message::Text(_) | Message::Close(_));
-            if passed && to_client.send(message).await.is_err() {
-                break;
-            }
-        }
-        let _ = to_client.close().await;
-    };
-    // The runtime's last words must reach the client; the client's end ends all.
-    tokio::select! {
-        () = up => {}
-        () = down => {}
-    }
 }
 
 #[cfg(test)]
@@ -359,17 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn v4_is_offered_with_v5() {
-        for (client, expected) in [
-            (vec![V5], vec![V5, V4]),
-            (vec![V5, V4], vec![V5, V4]),
-            (vec![V4], vec![V4]),
-            (vec!["channel.k8s.io"], vec!["channel.k8s.io"]),
-            (vec![], vec![]),
-        ] {
-            let client: Vec<String> = client.into_iter().map(str::to_owned).collect();
-            assert_eq!(to_offer(&client), expected);
-        }
+    fn what_a_client_offers_is_read_from_all_lines() {
         let mut headers = HeaderMap::new();
         headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("a, b"));
         headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("c"));

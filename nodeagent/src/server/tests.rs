@@ -326,17 +326,89 @@ async fn a_command_is_run_over_the_runtimes_own_stream() {
     assert_eq!(*fixture.runtime.calls.lock().unwrap(), [call]);
 }
 
+/// A streaming server like containerd 1.6's: it refuses v5, and over SPDY sends back what it reads, to its end.
+async fn older(tasks: &Tasks) -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let all = tasks.clone();
+    tasks.spawn("older", async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let tasks = all.clone();
+            let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+                let response = http::Response::builder().header("connection", "Upgrade");
+                let response = if request.headers()["upgrade"] == "SPDY/3.1" {
+                    assert_eq!(request.headers()["x-stream-protocol-version"], "v4.channel.k8s.io");
+                    let upgrade = hyper::upgrade::on(&mut request);
+                    tasks.spawn("streams", async move { cat(upgrade.await.unwrap()).await });
+                    response.status(101).header("upgrade", "SPDY/3.1")
+                } else {
+                    response.status(403)
+                };
+                async move { Ok::<_, std::convert::Infallible>(response.body(Empty::<Bytes>::new()).unwrap()) }
+            });
+            all.spawn("older connection", async move {
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades()
+                    .await;
+            });
+        }
+    });
+    url
+}
+
+async fn cat(io: hyper::upgrade::Upgraded) {
+    let connection = spdy::Connection::new(spdy::Role::Server);
+    let work = async {
+        let mut streams = Vec::new();
+        for kind in ["error", "stdin", "stdout", "stderr"] {
+            let stream = connection.accept().await.unwrap();
+            assert_eq!(stream.headers().get("streamType"), Some(kind));
+            stream.reply();
+            streams.push(stream);
+        }
+        while let Some(data) = streams[1].read().await.unwrap() {
+            streams[2].write(data).await.unwrap();
+        }
+        streams[3].write("done".into()).await.unwrap();
+        streams[0].write("{}".into()).await.unwrap();
+        streams.iter().for_each(spdy::Stream::finish);
+        connection.ended().await;
+    };
+    let _ = tokio::join!(connection.run(TokioIo::new(io)), work);
+}
+
 #[tokio::test]
-async fn a_runtime_that_only_knows_v4_is_spoken_to_in_v4() {
+async fn a_runtime_that_does_not_know_v5_is_spoken_to_in_spdy() {
+    let tasks = Tasks::new("test");
+    let fixture = Fixture::new(&older(&tasks).await).await;
+    // The second time it is known what the runtime speaks.
+    for calls in [2, 3] {
+        let path = "/exec/default/web/c?command=cat&output=1&input=1&error=1";
+        let (mut socket, chosen) = open(&fixture, path, "v5.channel.k8s.io").await;
+        assert_eq!(chosen, "v5.channel.k8s.io");
+        socket.send(Message::binary(vec![0, b'y'])).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap().into_data(), vec![1, b'y']);
+        socket.send(Message::binary(vec![255, 0])).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap().into_data(), b"\x02done".to_vec());
+        assert_eq!(socket.next().await.unwrap().unwrap().into_data(), b"\x03{}".to_vec());
+        let Message::Close(Some(frame)) = socket.next().await.unwrap().unwrap() else { panic!("no end") };
+        assert_eq!(u16::from(frame.code), 1000);
+        assert_eq!(fixture.runtime.calls.lock().unwrap().len(), calls);
+    }
+}
+
+#[tokio::test]
+async fn ports_are_those_of_the_pods_newest_sandbox() {
     let tasks = Tasks::new("test");
     let fixture = Fixture::new(&echo(&tasks, "v4.channel.k8s.io").await).await;
     let (mut socket, chosen) =
-        open(&fixture, "/attach/default/web/c?output=1&input=1&error=1", "v5.channel.k8s.io").await;
-    assert_eq!(chosen, "v5.channel.k8s.io");
-    socket.send(Message::binary(vec![255, 0])).await.unwrap();
+        open(&fixture, "/portForward/default/web?port=80,81", "v5.channel.k8s.io, v4.channel.k8s.io").await;
+    assert_eq!(chosen, "v4.channel.k8s.io");
     socket.send(Message::binary(vec![0, b'y'])).await.unwrap();
-    assert_eq!(socket.next().await.unwrap().unwrap().into_data(), vec![0, b'y'], "the close is kept back");
-    socket.close(None).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap().into_data(), vec![0, b'y']);
+    assert_eq!(*fixture.runtime.calls.lock().unwrap(), ["forward new [80, 81]"]);
+    assert_eq!(fixture.get("/portForward/default/web").await, (400, "Upgrade request required".to_owned()));
 }
 
 #[tokio::test]
