@@ -91,10 +91,12 @@ async fn talk(connection: &Connection, socket: Socket, wanted: Wanted) -> Result
             };
             match (data.first(), &streams.stdin, &streams.resize) {
                 // A command that doesn't read any more may still write.
-                (Some(&STDIN), Some(stdin), _) => drop(stdin.write(data.slice(1..)).await),
+                (Some(&STDIN), Some(stdin), _) => {
+                    let _ = stdin.write(data.slice(1..)).await;
+                }
                 (Some(&CLOSE), Some(stdin), _) if data.get(1) == Some(&STDIN) => stdin.finish(),
                 (Some(&RESIZE), _, Some(resize)) => {
-                    drop(resize.write([&data[1..], b"\n"].concat().into()).await);
+                    let _ = resize.write([&data[1..], b"\n"].concat().into()).await;
                 }
                 _ => {}
             }
