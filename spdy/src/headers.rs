@@ -111,6 +111,9 @@ impl Compressor {
             out.extend((!length).to_le_bytes());
             out.extend(part);
         }
+        // An empty block is how zlib says "so far". Go's reader looks for the next block otherwise, and never gets over
+        // not finding one.
+        out.extend([0, 0, 0, 0xff, 0xff]);
         out
     }
 }
@@ -229,7 +232,9 @@ mod tests {
         }
         let (mut deflate, mut inflate) = (Compressor::default(), Decompressor::new());
         for block in [&first, &second, &vec![7; 60_000]] {
-            assert_eq!(inflate.decompress(&deflate.compress(block)).unwrap(), *block);
+            let part = deflate.compress(block);
+            assert!(part.ends_with(&[0, 0, 0, 0xff, 0xff]), "Go needs to be told that a part is whole");
+            assert_eq!(inflate.decompress(&part).unwrap(), *block);
         }
     }
 
