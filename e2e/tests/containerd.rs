@@ -1,11 +1,14 @@
 //! The same cluster and the same applications on containerd: as root, with Debian's containerd and runc.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use e2e::cluster::{
-    Cluster, PATIENCE, all_ready, answer, end_a_container, eventually, example, of_app, pause, skiff, text,
+    Cluster, PATIENCE, all_ready, answer, answer_at, end_a_container, eventually, example, of_app, pause,
+    skiff, text,
 };
 use e2e::containerd::Containerd;
 use e2e::machine;
@@ -33,7 +36,7 @@ fn archive() -> &'static Path {
     static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
         let archive = Path::new(env!("CARGO_TARGET_TMPDIR")).join("images.tar");
-        let saved = std::process::Command::new(skiff())
+        let saved = Command::new(skiff())
             .args(["image", "save", "--data-dir", "/nonexistent", "-o"])
             .arg(&archive)
             .args(IMAGES)
@@ -53,7 +56,7 @@ fn name_of_first(pods: &[Arc<Pod>], app: &str) -> String {
 }
 
 fn ip(arguments: &[&str]) -> String {
-    let output = std::process::Command::new("ip").args(arguments).output().expect("ip runs");
+    let output = Command::new("ip").args(arguments).output().expect("ip runs");
     assert!(output.status.success(), "ip {arguments:?}: {}", text(&output.stderr));
     text(&output.stdout)
 }
@@ -121,6 +124,26 @@ fn an_application_runs_on_containerd_as_on_the_embedded_runtime() {
         let failed = cluster.run(&["exec", &first, "--", "/skiff", "frobnicate"]);
         assert_eq!(failed.status.code(), Some(2), "{}", text(&failed.stderr));
         assert!(text(&failed.stderr).contains("frobnicate"), "{}", text(&failed.stderr));
+
+        // The end of a command's input, and forwarded ports: by SPDY, as this runtime has nothing else for them.
+        let talkers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubectl/talkers.yaml");
+        cluster.apply(&talkers);
+        cluster.ok(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=60s"]);
+        assert_eq!(cluster.ok(&["exec", "-i", "talker", "-c", "one", "--", "/busybox", "wc", "-c"]), "0\n");
+        let mut forward = Command::new(skiff())
+            .args(["port-forward", "service/hello", ":80"])
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(forward.stdout.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        let address = line.split(' ').nth(2).and_then(|address| address.parse().ok());
+        let answer = answer_at(address.unwrap_or_else(|| panic!("{line}")));
+        assert!(answer.contains("tag 1"), "{answer}");
+        forward.kill().unwrap();
+        forward.wait().unwrap();
+        cluster.ok(&["delete", "-f", &talkers.to_string_lossy(), "--now"]);
 
         // A new version.
         let client = cluster.client().await;
