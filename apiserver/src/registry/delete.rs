@@ -181,7 +181,8 @@ fn preconditions(
     metadata: &ObjectMeta,
 ) -> Result<(), Status> {
     // Upstream names the kind here, not the resource.
-    let of = api::status::GroupResource::new(&row.group, &row.kind);
+    let (group, kind) = row.reported_kind();
+    let of = api::status::GroupResource::new(group, kind);
     let uid = metadata.uid.as_deref().unwrap_or_default();
     if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
         let why = format!(
