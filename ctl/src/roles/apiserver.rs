@@ -16,6 +16,15 @@ use crate::Failure;
 pub(crate) struct ApiServerRole {
     #[command(flatten)]
     args: ServerArgs,
+    /// Admission plugins to ask though they are off by default, separated by commas.
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        env = "SKIFF_ENABLE_ADMISSION_PLUGINS",
+        value_parser = clap::builder::PossibleValuesParser::new(admission::plugins())
+    )]
+    enable_admission_plugins: Vec<String>,
     /// Admission plugins to leave out, separated by commas.
     #[arg(
         long,
@@ -35,6 +44,7 @@ impl ApiServerRole {
 
     async fn serve(self) -> Result<ExitCode, Failure> {
         let start = async |mut config: ControlPlaneConfig, tasks: &Tasks| {
+            config.enabled_admission = self.enable_admission_plugins;
             config.disabled_admission = self.disable_admission_plugins;
             ControlPlane::start_api(config, tasks, &Clock::system(), &Random::system()).await
         };

@@ -67,6 +67,8 @@ pub(crate) struct ControlPlaneConfig {
     pub(crate) names: Vec<String>,
     /// The port of the node agents' own API.
     pub(crate) node_agent_port: u16,
+    /// Admission plugins that are asked though they are off by default.
+    pub(crate) enabled_admission: Vec<String>,
     /// Admission plugins that are left out.
     pub(crate) disabled_admission: Vec<String>,
 }
@@ -164,6 +166,7 @@ impl ControlPlane {
             apiserver::Config::new(clock.clone(), random.clone(), tasks.clone(), pki.clone(), config.address);
         settings.advertise_port = bind.port();
         settings.node_agent_port = config.node_agent_port;
+        settings.enabled_admission = config.enabled_admission;
         settings.disabled_admission = config.disabled_admission;
         settings.server_names.push(config.bind.ip().to_string());
         settings.server_names.extend(config.names);

@@ -84,6 +84,7 @@ impl ServerArgs {
             address: self.address().into(),
             names,
             node_agent_port: self.agent_port,
+            enabled_admission: Vec::new(),
             disabled_admission: Vec::new(),
         })
     }

@@ -88,6 +88,7 @@ impl Up {
             address: address.into(),
             names: vec![facts::host_name()?],
             node_agent_port: self.agent_port,
+            enabled_admission: Vec::new(),
             disabled_admission: Vec::new(),
         };
         let control_plane = ControlPlane::start(config, &tasks, &clock, &random).await?;
