@@ -1,12 +1,12 @@
 //! What a write changed: two states of an object are walked together, and nothing is done where they are equal.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Value};
 
 use super::set::{self, Set, Tree};
 use super::step;
+use super::text;
 use super::view::{At, Form, Items, is_empty};
 use crate::schema::{Struct, TypeRef};
 
@@ -28,8 +28,11 @@ impl Changes {
 
     /// The same for two texts of JSON. Parts that are equal as texts are not even parsed.
     pub fn between_texts(ty: &TypeRef, old: &[u8], new: &[u8]) -> Result<Self, serde_json::Error> {
-        let (old, new) = differing(old, new)?;
-        Ok(Self::between(ty, &Value::Object(old), &Value::Object(new)))
+        match differing(old, new) {
+            Some((old, new)) => Ok(Self::between(ty, &Value::Object(old), &Value::Object(new))),
+            // Parsed as a whole they say what is wrong with them.
+            None => Ok(Self::between(ty, &serde_json::from_slice(old)?, &serde_json::from_slice(new)?)),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -47,9 +50,12 @@ impl Changes {
     }
 
     /// What has a new value.
-    pub fn written(&self) -> Set {
-        let mut written = self.modified.clone();
-        written.add(&self.added);
+    pub fn written(self) -> Set {
+        let mut written = self.added;
+        if written.is_empty() {
+            return self.modified;
+        }
+        written.add(&self.modified);
         written
     }
 }
@@ -84,9 +90,11 @@ impl Below {
         }
         let step = step();
         for (tree, node) in nodes {
-            if let Some(node) = node {
+            match (node, tree.get(&step)) {
+                (None, _) => {}
+                (Some(node), None) => drop(tree.insert(step.clone(), node)),
                 // A list may show a step twice: once with its old items, once with its new ones.
-                set::add(tree, &Tree::from_iter([(step.clone(), node)]));
+                (Some(node), Some(_)) => set::add(tree, &Tree::from_iter([(step.clone(), node)])),
             }
         }
     }
@@ -279,42 +287,45 @@ fn compare_items(items: Items<'_>, step: &str, old: &[&Value], new: &[&Value], b
     }
 }
 
-type Parts<'t> = BTreeMap<Cow<'t, str>, &'t RawValue>;
-
-/// Two objects without what is equal in them as text, and without what no set holds.
-fn differing(old: &[u8], new: &[u8]) -> Result<(Tree, Tree), serde_json::Error> {
-    let (old, new): (Parts<'_>, Parts<'_>) = (serde_json::from_slice(old)?, serde_json::from_slice(new)?);
+/// Two objects without what is equal in them as text, and without what no set holds. None: they are not objects.
+fn differing(old: &[u8], new: &[u8]) -> Option<(Tree, Tree)> {
+    let (old, new) = (text::entries(old)?, text::entries(new)?);
     let (mut old_rest, mut new_rest) = (Tree::new(), Tree::new());
-    let names: Vec<&Cow<'_, str>> =
-        old.keys().chain(new.keys().filter(|name| !old.contains_key(*name))).collect();
-    for name in names {
-        let (was, is) = (old.get(name).map(|raw| raw.get()), new.get(name).map(|raw| raw.get()));
+    let names = old.iter().chain(new.iter().filter(|(name, _)| text::find(&old, name).is_none()));
+    for (name, _) in names {
+        let (was, is) = (text::find(&old, name), text::find(&new, name));
         if was == is {
             continue;
         }
-        if let ("metadata", Some(was), Some(is)) = (name.as_ref(), was, is) {
+        let key = text::name(name)?;
+        if let (b"\"metadata\"", Some(was), Some(is)) = (*name, was, is) {
             let (was, is) = metadata(was, is)?;
-            old_rest.insert(name.to_string(), Value::Object(was));
-            new_rest.insert(name.to_string(), Value::Object(is));
+            old_rest.insert(key.clone(), Value::Object(was));
+            new_rest.insert(key, Value::Object(is));
             continue;
         }
         for (rest, text) in [(&mut old_rest, was), (&mut new_rest, is)] {
             if let Some(text) = text {
-                rest.insert(name.to_string(), serde_json::from_str(text)?);
+                rest.insert(key.clone(), serde_json::from_slice(text).ok()?);
             }
         }
     }
-    Ok((old_rest, new_rest))
+    Some((old_rest, new_rest))
 }
 
-fn metadata(old: &str, new: &str) -> Result<(Tree, Tree), serde_json::Error> {
-    let (old, new): (Parts<'_>, Parts<'_>) = (serde_json::from_str(old)?, serde_json::from_str(new)?);
-    let rest = |of: &Parts<'_>, other: &Parts<'_>| -> Result<Tree, serde_json::Error> {
-        of.iter()
-            .filter(|(name, _)| !super::UNTRACKED.contains(&name.as_ref()))
-            .filter(|(name, raw)| other.get(*name).is_none_or(|other| other.get() != raw.get()))
-            .map(|(name, raw)| Ok((name.to_string(), serde_json::from_str(raw.get())?)))
-            .collect()
+fn metadata(old: &[u8], new: &[u8]) -> Option<(Tree, Tree)> {
+    let (old, new) = (text::entries(old)?, text::entries(new)?);
+    let rest = |of: &text::Entries<'_>, other: &text::Entries<'_>| -> Option<Tree> {
+        let mut rest = Tree::new();
+        for (name, value) in of {
+            let untracked = name
+                .get(1..name.len() - 1)
+                .is_some_and(|name| super::UNTRACKED.iter().any(|untracked| untracked.as_bytes() == name));
+            if !untracked && text::find(other, name) != Some(value) {
+                rest.insert(text::name(name)?, serde_json::from_slice(value).ok()?);
+            }
+        }
+        Some(rest)
     };
-    Ok((rest(&old, &new)?, rest(&new, &old)?))
+    Some((rest(&old, &new)?, rest(&new, &old)?))
 }

@@ -9,6 +9,9 @@ use super::step;
 use super::view::{At, Form, Items, Leaf};
 use crate::{field::quote, schema::TypeRef};
 
+/// So many problems are told at most: nobody reads more, and an answer need not be larger than its question.
+const MOST_PROBLEMS: usize = 1000;
+
 /// The fields that an object has: its leaves, the items of its lists, the entries of its maps.
 pub fn fields_of(ty: &TypeRef, object: &Value) -> Set {
     let mut tree = Tree::new();
@@ -75,12 +78,12 @@ pub(super) fn problems(ty: &TypeRef, object: &Value) -> String {
 }
 
 fn check(at: At<'_>, value: &Value, path: &str, all: &mut Vec<String>) {
+    if value.is_null() || all.len() >= MOST_PROBLEMS {
+        return;
+    }
     let mut wrong = |why: String| {
         all.push(if path.is_empty() { why } else { format!("{path}: {why}") });
     };
-    if value.is_null() {
-        return;
-    }
     match (at.form(Some(value)), value) {
         (Form::Leaf(Leaf::Opaque), _) => {}
         (Form::Leaf(Leaf::Whole), _) => check_inside(at, value, path, all),

@@ -18,6 +18,7 @@ mod reset;
 mod scale;
 mod set;
 mod step;
+mod text;
 mod view;
 mod write;
 

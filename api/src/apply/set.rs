@@ -177,12 +177,17 @@ pub(super) fn add(tree: &mut Tree, other: &Tree) {
             tree.insert(step.clone(), theirs.clone());
             continue;
         };
-        let (member, mut tree_below) = split(ours);
-        if let Some(more) = below(theirs) {
-            add(&mut tree_below, more);
-        }
-        if let Some(node) = join(member || is_member(theirs), tree_below) {
-            *ours = node;
+        // Most often it is there already, and nothing is to do.
+        let member = is_member(ours);
+        let becomes_member = !member && is_member(theirs);
+        let more = below(theirs);
+        if let Some(ours) = ours.as_object_mut().filter(|_| becomes_member || more.is_some()) {
+            if becomes_member || ours.is_empty() {
+                ours.insert(SELF.to_owned(), Value::Object(Tree::new()));
+            }
+            if let Some(more) = more {
+                add(ours, more);
+            }
         }
     }
 }

@@ -74,14 +74,14 @@ pub fn update(
     mut others: impl FnMut(&str) -> Option<Changes>,
 ) -> Managed {
     let changes = changes.without(write.reset);
-    take_away(&mut managed, write, &changes, &mut others);
-    managed.tidy();
+    let manager = write.manager(write.manager, Operation::Update);
+    take_away(&mut managed, write, Some(&manager), &changes, &mut others);
     let mut own = changes.written();
     own.remove(untracked());
     if own.is_empty() {
+        managed.tidy();
         return managed;
     }
-    let manager = write.manager(write.manager, Operation::Update);
     let time = Some(write.now.clone());
     match managed.get_mut(&manager) {
         Some(entry) => {
@@ -90,20 +90,26 @@ pub fn update(
         }
         None => managed.entries.push(Entry { manager, time, set: own }),
     }
+    managed.tidy();
     managed.cap();
     managed
 }
 
-/// Takes from everybody what was changed or removed.
+/// Takes from everybody what was changed or removed; what was changed from nobody who has it again at once.
 fn take_away(
     managed: &mut Managed,
     write: &Write<'_>,
+    again: Option<&Manager>,
     changes: &Changes,
     others: &mut dyn FnMut(&str) -> Option<Changes>,
 ) {
     let mut versions: Vec<(String, Option<Changes>)> = Vec::new();
     managed.entries.retain_mut(|entry| {
         let version = entry.manager.version.as_str();
+        if again.is_some_and(|manager| entry.manager.is(manager)) {
+            entry.set.remove(&changes.removed);
+            return true;
+        }
         if version == write.version {
             lose(&mut entry.set, changes);
             return true;
@@ -177,7 +183,7 @@ pub(super) fn apply(
             return Err(conflicts);
         }
     }
-    take_away(&mut managed, write, &changes, &mut others);
+    take_away(&mut managed, write, None, &changes, &mut others);
     managed.tidy();
     set.remove(untracked());
     if !set.is_empty() {
@@ -194,7 +200,7 @@ fn conflicts(
     changes: &Changes,
     others: &mut dyn FnMut(&str) -> Option<Changes>,
 ) -> Vec<Conflict> {
-    let written = changes.written();
+    let written = changes.clone().written();
     let of = |entry: &Entry| {
         let version = entry.manager.version.as_str();
         let fields = if version == write.version {

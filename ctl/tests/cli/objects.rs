@@ -67,18 +67,18 @@ async fn apply_on_the_server_merges_asks_and_takes_over() {
     let file = cluster.file("map.yaml", &map("{a: x, b: x}"));
     cluster.run(&format!("apply -f {file}")).await.prints("configmap/m created\n");
     // What this client applied by itself is its own, and goes when it is not applied any more.
-    cluster.file("map.yaml", &map("{a: x, b: y}"));
+    cluster.file("map.yaml", &map("{a: x, b: w}"));
     cluster.run(&format!("apply --server-side -f {file}")).await.prints("configmap/m serverside-applied\n");
-    cluster.file("map.yaml", &map("{b: y}"));
+    cluster.file("map.yaml", &map("{b: w}"));
     cluster.run(&format!("apply --server-side -f {file}")).await.prints("configmap/m serverside-applied\n");
     let object = cluster.run("get configmap m -o json").await.json();
-    assert_eq!((&object["data"], &object["metadata"]["managedFields"]), (&json!({"b": "y"}), &json!(null)));
+    assert_eq!((&object["data"], &object["metadata"]["managedFields"]), (&json!({"b": "w"}), &json!(null)));
     let shown = cluster.run("get configmap m -o json --show-managed-fields").await.json();
     let managers: Vec<_> = shown["metadata"]["managedFields"].as_array().into_iter().flatten().collect();
     let managers: Vec<_> = managers.iter().map(|entry| (&entry["manager"], &entry["operation"])).collect();
     assert_eq!(
         managers,
-        [(&json!("kubectl"), &json!("Apply")), (&json!("kubectl-last-applied"), &json!("Apply"))]
+        [(&json!("kubectl-last-applied"), &json!("Apply")), (&json!("kubectl"), &json!("Apply"))]
     );
     // Back on the client, nothing is missing: only the annotation is written in another way.
     cluster.run(&format!("apply -f {file}")).await.prints("configmap/m configured\n");
