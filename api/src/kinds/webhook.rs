@@ -97,7 +97,7 @@ fn url(errors: &mut Errors, path: &Path, value: &str) {
         refuse(&scheme, format!("'https' is the only allowed URL scheme{FORM}"));
     }
     if url.host.is_empty() {
-        refuse("", format!("host must be specified{FORM}"));
+        refuse("", format!("host must be provided{FORM}"));
     }
     if let Some(user) = url.user {
         refuse(user, "user information is not permitted in the URL".to_owned());
@@ -343,7 +343,7 @@ mod tests {
         const FORM: &str = "; desired format: https://host[/path]";
         assert_eq!(said("https://a.example.org:8443/x"), "");
         let scheme = format!("'https' is the only allowed URL scheme{FORM}");
-        let host = format!("Invalid value: \"\": host must be specified{FORM}");
+        let host = format!("Invalid value: \"\": host must be provided{FORM}");
         for (value, expected) in [
             ("", format!("Invalid value: \"\": {scheme}; {host}")),
             ("Not Valid!", format!("Invalid value: \"\": {scheme}; {host}")),

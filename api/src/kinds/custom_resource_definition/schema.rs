@@ -32,11 +32,11 @@ pub(super) fn validate(errors: &mut Errors, path: &Path, root: &JSONSchemaProps,
     if root.nullable == Some(true) {
         errors.push(FieldError::forbidden(&path.child("nullable"), "nullable cannot be true at the root"));
     }
+    keywords(errors, path, root);
     let mut shape = Errors::new();
     self::shape(&mut shape, path, root, Level::Root);
     shape.sort_by_cached_key(ToString::to_string);
     errors.extend(shape);
-    keywords(errors, path, root);
 }
 
 fn single(items: Option<&JSONSchemaPropsOrArray>) -> Option<&JSONSchemaProps> {
@@ -317,6 +317,14 @@ mod tests {
                     "s.properties[a].x-kubernetes-list-type: Unsupported value: \"b\": supported values: \"atomic\", \
                      \"set\", \"map\""
                         .to_owned(),
+                ],
+            ),
+            (
+                object(json!({"a": {"x-kubernetes-list-type": "set", "items": {"type": "string"}}})),
+                vec![
+                    "s.properties[a].type: Required value: must be array if x-kubernetes-list-type is specified"
+                        .to_owned(),
+                    "s.properties[a].type: Required value: must not be empty for specified object fields".to_owned(),
                 ],
             ),
             (json!({}), vec!["s.type: Required value: must not be empty at the root".to_owned()]),
