@@ -139,8 +139,8 @@ fn an_application_runs_on_containerd_as_on_the_embedded_runtime() {
         let mut lines = BufReader::new(forward.stdout.take().unwrap()).lines();
         let line = lines.next().unwrap().unwrap();
         let address = line.split(' ').nth(2).and_then(|address| address.parse().ok());
-        let answer = answer_at(address.unwrap_or_else(|| panic!("{line}")));
-        assert!(answer.contains("tag 1"), "{answer}");
+        let answered = answer_at(address.unwrap_or_else(|| panic!("{line}")));
+        assert!(answered.contains("tag 1"), "{answered}");
         forward.kill().unwrap();
         forward.wait().unwrap();
         cluster.ok(&["delete", "-f", &talkers.to_string_lossy(), "--now"]);
