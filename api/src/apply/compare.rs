@@ -229,6 +229,9 @@ fn lists<'v>(
     Some((grouped(items, old)?, grouped(items, new)?))
 }
 
+/// How many items a short list has.
+const SHORT: usize = 16;
+
 fn grouped<'v>(items: Items<'_>, list: Option<&'v Value>) -> Option<Grouped<'v>> {
     let list = match list {
         None | Some(Value::Null) => return Some(Vec::new()),
@@ -239,18 +242,29 @@ fn grouped<'v>(items: Items<'_>, list: Option<&'v Value>) -> Option<Grouped<'v>>
     let mut groups: Grouped<'v> = Vec::with_capacity(list.len());
     for item in list {
         let step = items.step(item).ok()?;
-        match places.get(&step) {
-            Some(place) => groups[*place].1.push(item),
-            None => {
-                places.insert(step.clone(), groups.len());
-                groups.push((step, vec![item]));
-            }
+        // A short list is searched sooner than an index is made.
+        let place = if list.len() <= SHORT {
+            groups.iter().position(|(other, _)| *other == step)
+        } else {
+            let next = groups.len();
+            Some(*places.entry(step.clone()).or_insert(next)).filter(|place| *place < next)
+        };
+        match place {
+            Some(place) => groups[place].1.push(item),
+            None => groups.push((step, vec![item])),
         }
     }
     Some(groups)
 }
 
 fn compare_lists(items: Items<'_>, old: &Grouped<'_>, new: &Grouped<'_>, below: &mut Below) {
+    // Most often the same items are there, in the same order.
+    if old.len() == new.len() && old.iter().zip(new).all(|((a, _), (b, _))| a == b) {
+        for ((step, was), (_, is)) in old.iter().zip(new) {
+            compare_items(items, step, was, is, below);
+        }
+        return;
+    }
     let by_step = |groups: &Grouped<'_>| -> BTreeMap<String, usize> {
         groups.iter().enumerate().map(|(i, (step, _))| (step.clone(), i)).collect()
     };

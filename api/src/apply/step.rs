@@ -33,6 +33,19 @@ pub(super) fn value(item: &Value) -> Option<String> {
 
 /// The step to an item of a list with keys, by the key fields that it has.
 pub(super) fn key<'a>(fields: impl Iterator<Item = (&'a str, &'a Value)>) -> String {
+    let mut fields = fields.peekable();
+    // Most lists have one key.
+    if let Some((name, value @ (Value::String(_) | Value::Bool(_)))) = fields.peek().copied() {
+        let first = fields.next();
+        if fields.peek().is_none() {
+            return format!("k:{{{}:{value}}}", Value::from(name));
+        }
+        return keys(first.into_iter().chain(fields));
+    }
+    keys(fields)
+}
+
+fn keys<'a>(fields: impl Iterator<Item = (&'a str, &'a Value)>) -> String {
     let fields: Map<String, Value> = fields.map(|(name, value)| (name.to_owned(), plain(value))).collect();
     format!("k:{}", Value::Object(fields))
 }
