@@ -69,13 +69,17 @@ impl Stream {
         }
     }
 
-    /// Everything up to the end of the data; no more than `limit` bytes, what comes after them is dropped.
+    /// Everything up to the end of the data; no more than `limit` bytes, what comes after them is dropped. A reset ends
+    /// the data too: Go's servers reset their streams when they have said what there is to say.
     pub async fn read_all(&self, limit: usize) -> Result<Vec<u8>, StreamError> {
         let mut all = Vec::new();
-        while let Some(data) = self.read().await? {
-            all.extend_from_slice(&data[..data.len().min(limit - all.len())]);
+        loop {
+            match self.read().await {
+                Ok(Some(data)) => all.extend_from_slice(&data[..data.len().min(limit - all.len())]),
+                Ok(None) => return Ok(all),
+                Err(error) => return if all.is_empty() { Err(error) } else { Ok(all) },
+            }
         }
-        Ok(all)
     }
 
     /// Sends data, as soon as what was written before has gone out far enough.

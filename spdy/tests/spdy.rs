@@ -219,6 +219,12 @@ async fn resets_and_ends_are_told() {
     let dropped = client.open(Headers::new()).unwrap();
     drop(server.accept().await.unwrap());
     assert_eq!(dropped.read().await, Err(StreamError::Reset(Reset::Cancel)));
+    let cut = client.open(Headers::new()).unwrap();
+    let cutting = server.accept().await.unwrap();
+    cutting.write(Bytes::from("wrong")).await.unwrap();
+    rest().await;
+    cutting.reset(Reset::Cancel);
+    assert_eq!(cut.read_all(3).await.unwrap(), b"wro", "what came before a reset counts");
     let last = client.open(Headers::new()).unwrap();
     let words = server.accept().await.unwrap();
     words.write(Bytes::from("bye")).await.unwrap();

@@ -49,9 +49,14 @@ pub(super) async fn carry(client: Upgraded, runtime: Upgraded, wanted: Wanted) {
         WebSocketConfig::default().max_message_size(Some(MOST_MESSAGE)).max_frame_size(Some(MOST_MESSAGE));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(client), Side::Server, Some(config)).await;
     let connection = Connection::new(Role::Client);
-    tokio::select! {
-        ended = connection.run(TokioIo::new(runtime)) => debug!(?ended, "the runtime ended a stream"),
-        ended = talk(&connection, socket, wanted) => debug!(?ended, "a stream ended"),
+    let mut talking = std::pin::pin!(talk(&connection, socket, wanted));
+    let ended = tokio::select! {
+        ended = &mut talking => ended,
+        // The runtime leaves as soon as it has said all; the client must still hear it.
+        _ = connection.run(TokioIo::new(runtime)) => talking.await,
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a stream ended");
     }
 }
 

@@ -372,8 +372,9 @@ async fn cat(io: hyper::upgrade::Upgraded) {
         }
         streams[3].write("done".into()).await.unwrap();
         streams[0].write("{}".into()).await.unwrap();
+        // Like that one it leaves at once.
         streams.iter().for_each(spdy::Stream::finish);
-        connection.ended().await;
+        connection.close();
     };
     let _ = tokio::join!(connection.run(TokioIo::new(io)), work);
 }
