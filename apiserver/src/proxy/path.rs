@@ -22,13 +22,13 @@ impl Paths {
         let (own, rest) = segments.split_at(own.min(segments.len()));
         let mut inner: Vec<&str> = Vec::new();
         for segment in rest {
-            match *segment {
+            // An escaped dot is a dot.
+            match segment.replace("%2e", ".").replace("%2E", ".").as_str() {
                 "" | "." => {}
-                // A dot by any other name.
-                ".." | "%2e%2e" | "%2E%2E" | ".%2e" | ".%2E" | "%2e." | "%2E." => {
+                ".." => {
                     inner.pop();
                 }
-                segment => inner.push(segment),
+                _ => inner.push(segment),
             }
         }
         let mut joined: String = inner.iter().map(|segment| format!("/{segment}")).collect();
@@ -57,6 +57,7 @@ mod tests {
             ("/api/v1/namespaces/a/pods/p/proxy/x%2Fy/", "/api/v1/namespaces/a/pods/p/proxy", "/x%2Fy/"),
             ("/api/v1/namespaces/a/pods/p/proxy//x/./../../z", "/api/v1/namespaces/a/pods/p/proxy", "/z"),
             ("/api/v1/namespaces/a/pods/p/proxy/x/%2e%2E/z", "/api/v1/namespaces/a/pods/p/proxy", "/z"),
+            ("/api/v1/namespaces/a/pods/p/proxy/x/.%2E/%2e/z", "/api/v1/namespaces/a/pods/p/proxy", "/z"),
             ("/api/v1/nodes/n/proxy/proxy/pods", "/api/v1/nodes/n/proxy", "/proxy/pods"),
         ] {
             let info = RequestInfo::new(&http::Method::GET, path, "");
