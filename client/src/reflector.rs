@@ -11,7 +11,6 @@ use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::ObjectList;
 use kube::core::request::Request;
 use kube::{Client, Resource};
-use serde_json::value::RawValue;
 use tracing::debug;
 
 use crate::cache::{Cached, Shared, Source};
@@ -141,7 +140,7 @@ impl<K: Cached> Reflector<K> {
             Ok(request) => request,
             Err(failure) => return Interrupted::Broken(revision, kube::Error::BuildRequest(failure)),
         };
-        let events = match self.client.request_events::<Box<RawValue>>(request).await {
+        let events = match self.client.request_events::<K>(request).await {
             Ok(events) => events,
             Err(failure) if error::is_expired(&failure) => return Interrupted::Expired,
             Err(failure) => return Interrupted::Broken(revision, failure),
@@ -155,18 +154,10 @@ impl<K: Cached> Reflector<K> {
             };
             match event {
                 Ok(Some(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
-                    let object = match read::<K>(&object) {
-                        Ok(object) => object,
-                        Err(failure) => return Interrupted::Broken(revision, failure),
-                    };
                     revision = version(&object);
                     self.cache.apply(object, number(&revision));
                 }
                 Ok(Some(WatchEvent::Deleted(object))) => {
-                    let object = match read::<K>(&object) {
-                        Ok(object) => object,
-                        Err(failure) => return Interrupted::Broken(revision, failure),
-                    };
                     revision = version(&object);
                     self.cache.delete(object, number(&revision));
                 }
@@ -184,12 +175,6 @@ impl<K: Cached> Reflector<K> {
             }
         }
     }
-}
-
-/// Reads the object of an event. An event is taken apart before its object is read: to read both at once, serde would
-/// first keep the whole object in a form of its own.
-fn read<K: Cached>(object: &RawValue) -> Result<K, kube::Error> {
-    serde_json::from_str(object.get()).map_err(kube::Error::SerdeError)
 }
 
 fn version<K: Resource>(object: &K) -> String {
