@@ -1,5 +1,6 @@
 //! What every asynchronous part of Skiff takes as an argument instead of reading it from the air:
-//! the clock ([`Clock`]), randomness ([`Random`]) and the ownership of tasks ([`Tasks`]).
+//! the clock ([`Clock`]), randomness ([`Random`]) and the ownership of tasks ([`Tasks`]); and the TLS
+//! that all of it speaks ([`tls`]).
 //!
 //! The whole control plane runs in one thread on virtual time from a seed when it is given
 //! [`Clock::simulated`] and [`Random::seeded`] inside a paused tokio runtime.
@@ -8,6 +9,7 @@ mod clock;
 mod progress;
 mod random;
 mod tasks;
+pub mod tls;
 
 pub use clock::Clock;
 pub use progress::Progress;

@@ -7,9 +7,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use base::{Clock, Progress, Random, Tasks};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use tokio::sync::broadcast;
 
-use crate::reflector;
+use crate::reflector::{Listing, Mirror, Reflector};
 
 /// How many changes a subscriber may be behind before it is told to read everything again.
 const SUBSCRIBER_BUFFER: usize = 4096;
@@ -175,14 +176,14 @@ impl<K: Cached> Cache<K> {
     ) -> Self {
         let cache = Self { shared: Arc::new(Shared::new(config.indexes, config.trim)) };
         let name = format!("cache {}", source.plural);
-        let follow = reflector::Reflector {
+        let follow = Reflector {
             client,
             clock,
             random,
             source,
             labels: config.labels,
             fields: config.fields,
-            cache: cache.shared.clone(),
+            mirror: cache.shared.clone(),
         };
         tasks.spawn(&name, follow.run());
         cache
@@ -332,7 +333,7 @@ where
     }
 
     /// Takes over a full list: what is not in it is gone.
-    pub(crate) fn replace(&self, objects: Vec<K>, revision: u64) {
+    fn replace(&self, objects: Vec<K>, revision: u64) {
         let mut state = self.write();
         let listed: BTreeSet<Key> = objects.iter().map(Key::of).collect();
         let gone: Vec<Key> = state.objects.keys().filter(|key| !listed.contains(key)).cloned().collect();
@@ -346,20 +347,20 @@ where
     }
 
     /// Takes over one added or modified object.
-    pub(crate) fn apply(&self, object: K, revision: u64) {
+    fn apply(&self, object: K, revision: u64) {
         self.insert(&mut self.write(), object);
         self.advance(revision);
     }
 
     /// Takes over a deletion; `last` is the state that the API server sent with it.
-    pub(crate) fn delete(&self, last: K, revision: u64) {
+    fn delete(&self, last: K, revision: u64) {
         let key = Key::of(&last);
         self.remove(&mut self.write(), &key, Some(last));
         self.advance(revision);
     }
 
     /// Notes that nothing up to `revision` is missing.
-    pub(crate) fn advance(&self, revision: u64) {
+    fn advance(&self, revision: u64) {
         self.revision.advance(signed(revision));
     }
 
@@ -419,6 +420,47 @@ where
     }
 }
 
+impl<K: Cached> Mirror for Shared<K> {
+    fn listing(self: Arc<Self>) -> Box<dyn Listing> {
+        Box::new(Listed { shared: self, objects: Vec::new() })
+    }
+
+    fn applied(&self, object: &RawValue) -> serde_json::Result<String> {
+        let object: K = serde_json::from_str(object.get())?;
+        let revision = version(&object);
+        self.apply(object, number(&revision));
+        Ok(revision)
+    }
+
+    fn deleted(&self, object: &RawValue) -> serde_json::Result<String> {
+        let last: K = serde_json::from_str(object.get())?;
+        let revision = version(&last);
+        self.delete(last, number(&revision));
+        Ok(revision)
+    }
+
+    fn reached(&self, revision: &str) {
+        self.advance(number(revision));
+    }
+}
+
+/// A full list on its way into a cache.
+struct Listed<K> {
+    shared: Arc<Shared<K>>,
+    objects: Vec<K>,
+}
+
+impl<K: Cached> Listing for Listed<K> {
+    fn add(&mut self, object: &RawValue) -> serde_json::Result<()> {
+        self.objects.push(serde_json::from_str(object.get())?);
+        Ok(())
+    }
+
+    fn complete(self: Box<Self>, revision: &str) {
+        self.shared.replace(self.objects, number(revision));
+    }
+}
+
 impl<K> Shared<K> {
     fn read(&self) -> RwLockReadGuard<'_, State<K>> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
@@ -427,6 +469,15 @@ impl<K> Shared<K> {
     fn write(&self) -> RwLockWriteGuard<'_, State<K>> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn version<K: Resource>(object: &K) -> String {
+    object.meta().resource_version.clone().unwrap_or_default()
+}
+
+/// Revisions are opaque to clients but since Kubernetes 1.35 (KEP-5504) comparable as integers.
+fn number(revision: &str) -> u64 {
+    revision.parse().unwrap_or(0)
 }
 
 /// Revisions fit, as the store counts them so.

@@ -1,19 +1,26 @@
 //! Keeps a cache equal to the API: list, then watch from the list's revision, and list again only when the
 //! history is gone (410). A failed list leaves the cache as it is: an error is never an empty list.
+//!
+//! It knows objects as JSON text only, so that one piece of code follows every kind.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Clock, Random};
-use futures::TryStreamExt;
-use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::core::ObjectList;
+use futures::{AsyncBufReadExt, TryStreamExt};
+use http::HeaderValue;
+use http::header::ACCEPT_ENCODING;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use kube::Client;
+use kube::api::{ListParams, WatchParams};
 use kube::core::request::Request;
-use kube::{Client, Resource};
+use kube::core::watch::Bookmark;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tracing::debug;
 
-use crate::cache::{Cached, Shared, Source};
+use crate::cache::Source;
 use crate::error;
 
 const PAGE: u32 = 500;
@@ -24,14 +31,60 @@ const WATCH_GRACE: Duration = Duration::from_secs(30);
 const BACKOFF_START: Duration = Duration::from_millis(50);
 const BACKOFF_LIMIT: Duration = Duration::from_secs(5);
 
-pub(crate) struct Reflector<K> {
+/// What a reflector keeps equal to the API. Each object comes as its JSON text.
+pub(crate) trait Mirror: Send + Sync {
+    /// Begins a full list; what is known stays until the list is complete.
+    fn listing(self: Arc<Self>) -> Box<dyn Listing>;
+    /// Takes over one added or modified object and returns its revision.
+    fn applied(&self, object: &RawValue) -> serde_json::Result<String>;
+    /// Takes over a deletion, shown by the last state of the object, and returns its revision.
+    fn deleted(&self, object: &RawValue) -> serde_json::Result<String>;
+    /// Notes that nothing up to `revision` is missing.
+    fn reached(&self, revision: &str);
+}
+
+/// A full list while it comes in.
+pub(crate) trait Listing: Send {
+    fn add(&mut self, object: &RawValue) -> serde_json::Result<()>;
+    /// The list shows the state at `revision`: what is not in it is gone.
+    fn complete(self: Box<Self>, revision: &str);
+}
+
+pub(crate) struct Reflector {
     pub(crate) client: Client,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
     pub(crate) source: Source,
     pub(crate) labels: Option<String>,
     pub(crate) fields: Option<String>,
-    pub(crate) cache: Arc<Shared<K>>,
+    pub(crate) mirror: Arc<dyn Mirror>,
+}
+
+/// A page of a list.
+#[derive(Deserialize)]
+struct Page<'a> {
+    metadata: ListMeta,
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+}
+
+/// An event of a watch, its fields in any order.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: EventType,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum EventType {
+    Added,
+    Modified,
+    Deleted,
+    Bookmark,
+    Error,
 }
 
 /// Where the reflector stands.
@@ -52,7 +105,7 @@ enum Interrupted {
     Broken(String, kube::Error),
 }
 
-impl<K: Cached> Reflector<K> {
+impl Reflector {
     pub(crate) async fn run(self) {
         let request = Request::new(&self.source.path);
         let mut state = State::List;
@@ -98,7 +151,7 @@ impl<K: Cached> Reflector<K> {
             limit: Some(PAGE),
             ..ListParams::default()
         };
-        let mut objects: Vec<K> = Vec::new();
+        let mut listing = self.mirror.clone().listing();
         loop {
             let list = if self.source.metadata_only {
                 request.list_metadata(&params)
@@ -106,13 +159,16 @@ impl<K: Cached> Reflector<K> {
                 request.list(&params)
             };
             let list = list.map_err(kube::Error::BuildRequest)?;
-            let page: ObjectList<K> = self.client.request(list).await?;
-            objects.extend(page.items);
+            let text = self.client.request_text(list).await?;
+            let page: Page<'_> = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
+            for object in page.items {
+                listing.add(object).map_err(kube::Error::SerdeError)?;
+            }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => {
                     let revision = page.metadata.resource_version.unwrap_or_default();
-                    self.cache.replace(objects, number(&revision));
+                    listing.complete(&revision);
                     return Ok(revision);
                 }
             }
@@ -136,52 +192,69 @@ impl<K: Cached> Reflector<K> {
         } else {
             request.watch(&params, &revision)
         };
-        let request = match request {
+        let mut request = match request {
             Ok(request) => request,
             Err(failure) => return Interrupted::Broken(revision, kube::Error::BuildRequest(failure)),
         };
-        let events = match self.client.request_events::<K>(request).await {
-            Ok(events) => events,
+        // Compressed, an event may wait in the middle of a block.
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let lines = match self.client.request_stream(request).await {
+            Ok(body) => body.lines(),
             Err(failure) if error::is_expired(&failure) => return Interrupted::Expired,
             Err(failure) => return Interrupted::Broken(revision, failure),
         };
-        let mut events = pin!(events);
+        let mut lines = pin!(lines);
         loop {
-            let event = tokio::select! {
+            let line = tokio::select! {
                 biased;
-                event = events.try_next() => event,
+                line = lines.try_next() => line,
                 () = self.clock.wait_until(deadline) => return Interrupted::Ended(revision),
             };
-            match event {
-                Ok(Some(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
-                    revision = version(&object);
-                    self.cache.apply(object, number(&revision));
-                }
-                Ok(Some(WatchEvent::Deleted(object))) => {
-                    revision = version(&object);
-                    self.cache.delete(object, number(&revision));
-                }
-                Ok(Some(WatchEvent::Bookmark(bookmark))) => {
-                    revision = bookmark.metadata.resource_version;
-                    self.cache.advance(number(&revision));
-                }
-                Ok(Some(WatchEvent::Error(status))) if status.code == 410 => return Interrupted::Expired,
-                Ok(Some(WatchEvent::Error(status))) => {
-                    return Interrupted::Broken(revision, kube::Error::Api(status));
-                }
+            let line = match line {
+                Ok(Some(line)) => line,
                 Ok(None) => return Interrupted::Ended(revision),
+                Err(failure) => return Interrupted::Broken(revision, kube::Error::ReadEvents(failure)),
+            };
+            match self.take(&line) {
+                Ok(reached) => revision = reached,
                 Err(failure) if error::is_expired(&failure) => return Interrupted::Expired,
                 Err(failure) => return Interrupted::Broken(revision, failure),
             }
         }
     }
+
+    /// Takes over one event and returns the revision that it reaches.
+    fn take(&self, line: &str) -> Result<String, kube::Error> {
+        let Event { kind, object } = serde_json::from_str(line).map_err(kube::Error::SerdeError)?;
+        let reached = match kind {
+            EventType::Added | EventType::Modified => self.mirror.applied(object),
+            EventType::Deleted => self.mirror.deleted(object),
+            EventType::Bookmark => serde_json::from_str::<Bookmark>(object.get()).map(|bookmark| {
+                self.mirror.reached(&bookmark.metadata.resource_version);
+                bookmark.metadata.resource_version
+            }),
+            EventType::Error => match serde_json::from_str(object.get()) {
+                Ok(status) => return Err(kube::Error::Api(status)),
+                Err(failure) => Err(failure),
+            },
+        };
+        reached.map_err(kube::Error::SerdeError)
+    }
 }
 
-fn version<K: Resource>(object: &K) -> String {
-    object.meta().resource_version.clone().unwrap_or_default()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Revisions are opaque to clients but since Kubernetes 1.35 (KEP-5504) comparable as integers.
-fn number(revision: &str) -> u64 {
-    revision.parse().unwrap_or(0)
+    #[test]
+    fn an_event_is_read_in_whatever_order_its_fields_come() {
+        for line in [
+            r#"{"type":"DELETED","object":{"metadata":{"name":"a"}}}"#,
+            r#"{"object":{"metadata":{"name":"a"}},"type":"DELETED"}"#,
+        ] {
+            let event: Event<'_> = serde_json::from_str(line).unwrap();
+            assert!(matches!(event.kind, EventType::Deleted));
+            assert_eq!(event.object.get(), r#"{"metadata":{"name":"a"}}"#);
+        }
+    }
 }

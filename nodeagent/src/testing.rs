@@ -63,12 +63,11 @@ impl Cluster {
     /// Starts an agent for the node, as after a restart of the last.
     pub(crate) async fn agent(&self) -> Agent {
         let user = UserInfo::new("system:node:n1", &["system:nodes"]);
-        let tls =
-            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
+        let tls = rustls::ServerConfig::builder_with_provider(base::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
         let config = Config {
             node_name: "n1".into(),
             node_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -3,26 +3,24 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use base::tls::provider;
+use rustls::client::WantsClientCert;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tracing::error;
 
 use super::{AGENT_CLIENT, Error, Pki, Profile, identity};
 
 fn failed(error: impl fmt::Display) -> Error {
     Error::Tls(error.to_string())
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 fn roots(authority: &CertificateDer<'_>) -> Result<Arc<RootCertStore>, Error> {
@@ -111,66 +109,24 @@ pub fn client(authority_pem: &str, credential: Option<(&str, &str)>) -> Result<C
         .with_safe_default_protocol_versions()
         .map_err(failed)?
         .with_root_certificates(roots(&authority)?);
-    match credential {
-        None => Ok(builder.with_no_client_auth()),
-        Some((certificate, key)) => {
-            builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?).map_err(failed)
-        }
-    }
+    with_credential(builder, credential)
 }
 
 /// A client that takes any certificate. It is for backends that users name: a proxied service has a certificate of
 /// its own, of which the cluster knows nothing.
 pub fn unverified_client(credential: Option<(&str, &str)>) -> Result<ClientConfig, Error> {
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(failed)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer(provider())));
+    with_credential(base::tls::any_peer().map_err(failed)?, credential)
+}
+
+fn with_credential(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    credential: Option<(&str, &str)>,
+) -> Result<ClientConfig, Error> {
     match credential {
         None => Ok(builder.with_no_client_auth()),
         Some((certificate, key)) => {
             builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?).map_err(failed)
         }
-    }
-}
-
-/// Believes every server, as long as it holds the key of the certificate that it shows.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

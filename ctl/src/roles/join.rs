@@ -13,9 +13,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -75,7 +73,8 @@ pub(crate) async fn join(
     node_ip: IpAddr,
 ) -> Result<Membership, Failure> {
     let uri: Uri = server.parse().because(format!("--server {server}"))?;
-    let open = anything()?;
+    // Whoever answers may give the authority's certificate: the token proves it, or does not.
+    let open = base::tls::any_peer().because("TLS")?.with_no_client_auth();
     let authority = exchange(&uri, open, Method::GET, "/skiff/ca", None, Bytes::new()).await?;
     let authority = String::from_utf8(authority).because(format!("{server}/skiff/ca"))?;
     if !token.verify(&authority) {
@@ -194,57 +193,5 @@ async fn exchange(
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(result) => result,
         Err(_) => Err(Failure::new(format!("{what}: no answer within {} s", PATIENCE.as_secs()))),
-    }
-}
-
-/// Trusts whoever answers: for the authority's certificate, which the token then proves or not.
-fn anything() -> Result<rustls::ClientConfig, Failure> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .because("TLS")?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth();
-    Ok(config)
-}
-
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

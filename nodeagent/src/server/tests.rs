@@ -82,10 +82,6 @@ struct Fixture {
     _tasks: Tasks,
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
 /// An API that allows `reader` to read statistics.
 fn api(asked: Arc<AtomicUsize>) -> kube::Client {
     let service = tower::service_fn(move |request: Request<kube::client::Body>| {
@@ -110,10 +106,11 @@ fn api(asked: Arc<AtomicUsize>) -> kube::Client {
 impl Fixture {
     async fn new(url: &str) -> Self {
         let authority = Authority::new();
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(authority.roots(), provider()).build().unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(authority.roots(), base::tls::provider())
+            .build()
+            .unwrap();
         let (certificate, key) = authority.issue("system:node:n1", None);
-        let tls = rustls::ServerConfig::builder_with_provider(provider())
+        let tls = rustls::ServerConfig::builder_with_provider(base::tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_client_cert_verifier(verifier)
@@ -149,7 +146,7 @@ impl Fixture {
 
     async fn connect(&self, name: &str, group: Option<&str>) -> TlsStream<TcpStream> {
         let (certificate, key) = self.authority.issue(name, group);
-        let tls = ClientConfig::builder_with_provider(provider())
+        let tls = ClientConfig::builder_with_provider(base::tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(self.authority.roots())
