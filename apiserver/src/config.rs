@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base::{Clock, Random, Tasks};
 
+use crate::audit;
 use crate::pki::Pki;
 
 /// What an API server is started with. Every field has a sensible value from [`Config::new`].
@@ -36,6 +37,12 @@ pub struct Config {
     pub event_ttl: Duration,
     /// The most that a request body may hold.
     pub max_body: usize,
+    /// How many requests are answered at a time; those that last do not count.
+    pub max_requests: u32,
+    /// How long the server goes on serving after it began to say that it ends.
+    pub shutdown_delay: Duration,
+    /// What is recorded of requests, and where.
+    pub audit: Option<audit::Settings>,
     /// Admission plugins that are asked though they are off by default, by name.
     pub enabled_admission: Vec<String>,
     /// Admission plugins that are left out, by name.
@@ -61,6 +68,9 @@ impl Config {
             request_timeout: Duration::from_secs(60),
             event_ttl: Duration::from_secs(3600),
             max_body: 3 * 1024 * 1024,
+            max_requests: 600,
+            shutdown_delay: Duration::ZERO,
+            audit: None,
             enabled_admission: Vec::new(),
             disabled_admission: Vec::new(),
         }

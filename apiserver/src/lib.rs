@@ -1,7 +1,7 @@
 //! The request pipeline: generic registry and verbs, watch cache, authentication, authorization, admission, discovery.
 //!
-//! A request goes through one function, [`pipeline::handle`]: connection → request info → authentication →
-//! authorization → decode → default → mutate → validate → store → encode. It arrives over TLS
+//! A request goes through one function, [`pipeline::handle`]: connection → request info → authentication → audit →
+//! flow control → authorization → decode → default → mutate → validate → store → encode. It arrives over TLS
 //! ([`ApiServer::serve`]) or from the same process ([`ApiServer::in_process`]); both take the same way.
 //!
 //! Map of the crate:
@@ -11,9 +11,11 @@
 //! - `agents`, `proxy`: requests that go on to nodes, pods and services
 //! - [`discovery`], [`openapi`]: what the server can do
 //! - [`auth`], [`admission`], [`bootstrap`], [`pki`]: who may do what, and the objects that say so
+//! - [`flow`]: who may work when not everybody can; [`audit`], [`metrics`], [`health`]: what the server tells of itself
 
 pub mod admission;
 mod agents;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod bootstrap;
@@ -22,10 +24,12 @@ pub mod config;
 pub mod connection;
 pub mod context;
 pub mod discovery;
+pub mod flow;
 pub mod health;
 pub mod join;
 pub mod metrics;
 pub mod negotiate;
+mod notes;
 pub mod openapi;
 pub mod pipeline;
 pub mod pki;

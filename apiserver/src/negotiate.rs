@@ -50,6 +50,15 @@ impl Media {
             Self::Protobuf => PROTOBUF,
         }
     }
+
+    /// The form that a media type names; JSON for what is not known, as patches have names of their own.
+    pub(crate) fn of(content_type: &str) -> Self {
+        match content_type.split(';').next().unwrap_or_default().trim() {
+            PROTOBUF => Self::Protobuf,
+            yaml if yaml.ends_with("yaml") => Self::Yaml,
+            _ => Self::Json,
+        }
+    }
 }
 
 impl Accept {

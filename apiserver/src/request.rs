@@ -157,6 +157,16 @@ impl RequestInfo {
         info
     }
 
+    /// True for a request that may last: a watch, or one that goes on to a node, pod or service.
+    pub fn is_long(&self) -> bool {
+        self.verb == "watch" || self.is_passed_on()
+    }
+
+    /// True for a request that goes on to a node, pod or service.
+    pub fn is_passed_on(&self) -> bool {
+        matches!(self.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    }
+
     /// The attributes that authorization decides by.
     pub fn attributes(&self, user: Arc<UserInfo>) -> Attributes {
         Attributes {

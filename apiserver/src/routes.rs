@@ -78,6 +78,7 @@ pub static ROUTES: &[Route] = &[
     route!("/healthz", true, Authorized, crate::health::answer),
     route!("/livez", true, Authorized, crate::health::answer),
     route!("/metrics", false, Authorized, crate::metrics::answer),
+    route!("/metrics/slis", false, Authorized, crate::metrics::slis),
     route!("/openapi/v2", false, Authorized, crate::openapi::v2),
     route!("/openapi/v3", true, Authorized, crate::openapi::v3),
     route!("/openid/v1/jwks", false, Authorized, crate::auth::issuer::keys),

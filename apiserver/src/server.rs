@@ -23,8 +23,11 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use crate::admission::Admission;
+use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::body::{BoxError, boxed};
+use crate::flow::{self, Flow};
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
 use crate::registry::Registry;
@@ -48,6 +51,8 @@ pub enum StartError {
     Bootstrap { path: String, status: Status },
     #[error("store: {0}")]
     Store(#[from] store::Error),
+    #[error("the audit log {path} can't be written: {error}")]
+    Audit { path: std::path::PathBuf, error: std::io::Error },
 }
 
 /// What a running API server consists of.
@@ -56,11 +61,16 @@ pub struct Server {
     pub registry: Arc<Registry>,
     pub auth: Auth,
     pub admission: Admission,
+    pub(crate) flow: Arc<Flow>,
+    pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) metrics: Metrics,
+    pub(crate) health: Health,
     pub(crate) agents: crate::agents::Agents,
     pub(crate) documents: Documents,
     pub(crate) tasks: Tasks,
-    ready: AtomicBool,
+    /// The connections. They end first: what they answer with needs the other tasks.
+    connections: Tasks,
+    started: AtomicBool,
     ending: AtomicBool,
 }
 
@@ -75,25 +85,34 @@ impl ApiServer {
         let registry = Arc::new(Registry::new(store, &config)?);
         tasks.spawn("watch cache", registry.caches.clone().run());
         let agents = crate::agents::Agents::new(&config)?;
+        let audit = config.audit.as_ref().map(|settings| {
+            let opened = Audit::open(settings, config.clock.clone(), &tasks);
+            opened.map(Arc::new).map_err(|error| StartError::Audit { path: settings.log.path.clone(), error })
+        });
         let auth = Auth::new(&config, registry.clone());
         let server = Arc::new(Server {
             admission: Admission::new(&auth, config.random.clone())
                 .with(&config.enabled_admission)
                 .without(&config.disabled_admission),
             auth,
+            flow: Arc::new(Flow::new(config.clock.clone(), config.max_requests)),
+            audit: audit.transpose()?,
             metrics: Metrics::default(),
+            health: Health::default(),
             registry,
             agents,
             documents: Documents::default(),
+            connections: config.tasks.child("apiserver connections"),
             tasks,
-            ready: AtomicBool::new(false),
+            started: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             config,
         });
         server.registry.caches.filled().await;
         let this = Self(server);
         bootstrap::run(&this).await?;
-        this.0.ready.store(true, Ordering::Release);
+        flow::follow::begin(&this.0).await?;
+        this.0.started.store(true, Ordering::Release);
         Ok(this)
     }
 
@@ -145,7 +164,7 @@ impl ApiServer {
     pub async fn serve(&self, listener: TcpListener) -> Result<(), StartError> {
         let acceptor = TlsAcceptor::from(self.tls()?);
         let slots = Arc::new(Semaphore::new(CONNECTIONS));
-        let token = self.0.tasks.token();
+        let token = self.0.connections.token();
         loop {
             let Ok(slot) = slots.clone().acquire_owned().await else { return Ok(()) };
             let accepted = tokio::select! {
@@ -163,7 +182,7 @@ impl ApiServer {
                 }
             };
             let (server, acceptor) = (self.0.clone(), acceptor.clone());
-            self.0.tasks.spawn_draining("connection", async move {
+            self.0.connections.spawn_draining("connection", async move {
                 server.connection(stream, remote, acceptor).await;
                 drop(slot);
             });
@@ -182,20 +201,37 @@ impl ApiServer {
         self.0.ready()
     }
 
-    /// Stops accepting, ends the watches and lets the requests that run come to their end.
+    /// Ends the server: first it is no longer ready, so that nobody sends clients here; after a delay it accepts no
+    /// connections any more and ends the watches; requests that run come to their end, and then everything else ends.
     pub async fn shutdown(&self) -> Result<(), base::StillRunning> {
         self.0.ending.store(true, Ordering::Release);
+        if !self.0.config.shutdown_delay.is_zero() {
+            self.0.config.clock.wait(self.0.config.shutdown_delay).await;
+        }
+        // No new requests from here on, so no new watches.
+        self.0.connections.token().cancel();
         for cache in self.0.registry.caches.all() {
             cache.close_watches();
         }
-        self.0.tasks.shutdown(DRAIN).await
+        let connections = self.0.connections.shutdown(DRAIN).await;
+        self.0.tasks.shutdown(DRAIN).await.and(connections)
     }
 }
 
 impl Server {
     /// True while requests are welcome.
     pub fn ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && !self.ending.load(Ordering::Acquire)
+        self.started() && !self.ending()
+    }
+
+    /// True once the caches are filled and the bootstrap objects are there.
+    pub(crate) fn started(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+    }
+
+    /// True from the moment on when the server was told to end.
+    pub(crate) fn ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
     }
 
     /// The tasks of this server.
@@ -220,7 +256,7 @@ impl Server {
             .map(|chain| chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
             .unwrap_or_default();
         let connection = Arc::new(Connection { peer_certificates, remote: Some(remote), identity: None });
-        let token = self.tasks.token();
+        let token = self.connections.token();
         let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
             let (server, connection) = (self.clone(), connection.clone());
             async move {

@@ -24,6 +24,8 @@ pub mod protobuf;
 mod table;
 mod time;
 
+pub use time::duration;
+
 /// The number of a type in its table.
 pub type Id = u32;
 

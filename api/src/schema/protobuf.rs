@@ -21,6 +21,7 @@ mod tests;
 mod wire;
 
 pub use decode::decode;
+pub(super) use duration::nanos;
 pub use encode::encode;
 pub use envelope::{Envelope, MAGIC, open, put_frame, seal};
 pub(super) use plan::Plan;

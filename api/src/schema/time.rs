@@ -102,6 +102,12 @@ pub(super) fn is_zero(time: Timestamp) -> bool {
     time.as_nanosecond() == -62_135_596_800_000_000_000
 }
 
+/// The nanoseconds of a duration as Go writes them; upstream's words for what is none.
+pub fn duration(text: &str) -> Result<i64, String> {
+    check_duration(text)?;
+    super::protobuf::nanos(text).ok_or_else(|| format!("time: invalid duration {}", quote(text)))
+}
+
 /// Whether a text is a duration as Go writes them: `1h15m30.918s`.
 pub(super) fn check_duration(text: &str) -> Result<(), String> {
     let rest = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -168,5 +174,7 @@ mod tests {
         assert_eq!(check_duration("1h15m30.918s"), Ok(()));
         assert_eq!(check_duration("1"), Err(r#"time: missing unit in duration "1""#.to_owned()));
         assert_eq!(check_duration("x"), Err(r#"time: invalid duration "x""#.to_owned()));
+        assert_eq!((duration("1.5s"), duration("-2ms")), (Ok(1_500_000_000), Ok(-2_000_000)));
+        assert_eq!(duration("9999999h"), Err(r#"time: invalid duration "9999999h""#.to_owned()));
     }
 }

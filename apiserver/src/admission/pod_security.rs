@@ -12,6 +12,8 @@ use serde::Deserialize;
 use super::{Admission, AdmissionContext, Operation};
 use crate::auth::source::Kind;
 
+/// The annotation of an audit event that says which standard was enforced.
+const ENFORCED: &str = "pod-security.kubernetes.io/enforce-policy";
 /// So many pods are looked at when a namespace becomes stricter.
 const MOST_PODS: usize = 3000;
 /// What is done with a pod and changes nothing that the standards are about.
@@ -134,7 +136,9 @@ fn check_pod(
         return Err(Status::internal(why));
     };
     let (policy, errors) = Policy::of(namespace.metadata.labels.as_ref());
+    let enforced = || context.warnings.remark(ENFORCED, || Some(policy.enforce.to_string()));
     if errors.is_empty() && policy.is_privileged() {
+        enforced();
         return Ok(());
     }
     if let Some(pod) = pod {
@@ -142,11 +146,16 @@ fn check_pod(
         if before.is_some_and(|before| !is_significant(pod, before)) {
             return Ok(());
         }
+        enforced();
+        violated(context, policy.audit, meta, spec);
         let violations = policy.enforce.violations(meta, spec);
         if !violations.is_empty() {
             let (standard, details) = (policy.enforce, details(&violations));
             return Err(context.forbidden(format_args!("violates PodSecurity \"{standard}\": {details}")));
         }
+    }
+    if pod.is_none() {
+        violated(context, policy.audit, meta, spec);
     }
     let violations = policy.warn.violations(meta, spec);
     if !violations.is_empty() {
@@ -154,4 +163,18 @@ fn check_pod(
         context.warnings.add(format!("would violate PodSecurity \"{standard}\": {details}"));
     }
     Ok(())
+}
+
+/// Notes for the audit log what the standard that is audited does not allow.
+fn violated(
+    context: &AdmissionContext<'_>,
+    standard: Standard,
+    meta: &ObjectMeta,
+    spec: &k8s_openapi::api::core::v1::PodSpec,
+) {
+    context.warnings.remark("pod-security.kubernetes.io/audit-violations", || {
+        let violations = standard.violations(meta, spec);
+        let what = || format!("would violate PodSecurity \"{standard}\": {}", details(&violations));
+        (!violations.is_empty()).then(what)
+    });
 }

@@ -14,7 +14,7 @@ const EXTRA: &str = "impersonate-extra-";
 
 impl Auth {
     /// The user that the request acts as: the one that asked, or the one whom the headers name.
-    pub(super) fn impersonate(
+    pub(crate) fn impersonate(
         &self,
         user: Arc<UserInfo>,
         headers: &HeaderMap,

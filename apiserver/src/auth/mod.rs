@@ -82,21 +82,33 @@ impl Auth {
         }
     }
 
-    /// Finds out who asks; `None` if the request carries no credentials and needs none.
+    /// Finds out as whom a request acts; `None` if it carries no credentials and needs none.
     pub async fn authenticate(
         &self,
         parts: &Parts,
         connection: &Connection,
     ) -> Result<Option<Arc<UserInfo>>, Status> {
-        match self.identify(&parts.headers, connection)? {
+        match self.identify(parts, connection).await? {
             Some(user) => self.impersonate(user, &parts.headers).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Finds out who asks; `None` if the request carries no credentials and needs none.
+    pub(crate) async fn identify(
+        &self,
+        parts: &Parts,
+        connection: &Connection,
+    ) -> Result<Option<Arc<UserInfo>>, Status> {
+        match self.credentials(&parts.headers, connection)? {
+            Some(user) => Ok(Some(user)),
             None if PUBLIC.contains(&parts.uri.path().trim_end_matches('/')) => Ok(None),
             None => Err(unauthorized()),
         }
     }
 
     /// Whom the credentials name, if there are any.
-    fn identify(
+    fn credentials(
         &self,
         headers: &HeaderMap,
         connection: &Connection,
@@ -161,6 +173,14 @@ impl Auth {
         let Err(rbac) = self.rbac.authorize(request) else { return Decision::Allow };
         let reasons: Vec<String> = [node, rbac].into_iter().filter(|reason| !reason.is_empty()).collect();
         Decision::NoOpinion(reasons.join("\n"))
+    }
+
+    /// Why [`Auth::authorize`] allows it, in upstream's words. Dear: for the audit log only.
+    pub(crate) fn why_allowed(&self, request: &Attributes) -> String {
+        if request.user.in_group(MASTERS) || self.node.authorize(request) == Decision::Allow {
+            return String::new();
+        }
+        self.rbac.why_allowed(request)
     }
 
     /// The RBAC authorizer, for the checks on who may grant what.

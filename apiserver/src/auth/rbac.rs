@@ -93,6 +93,41 @@ impl Rbac {
         })
     }
 
+    /// The first binding that allows it, in upstream's words.
+    pub(super) fn why_allowed(&self, request: &Attributes) -> String {
+        let index = self.index();
+        let mut bindings: Vec<(&Key, &Binding)> =
+            index.bindings.iter().map(|(key, (_, binding))| (key, &**binding)).collect();
+        bindings.sort_by_key(|(key, _)| *key);
+        let allows = |((namespace, name), binding): (&Key, &Binding)| {
+            if !namespace.is_empty() && *namespace != request.namespace {
+                return None;
+            }
+            let subject =
+                binding.subjects.iter().find(|subject| is_subject(subject, &request.user, namespace))?;
+            let rules = index.resolve(&binding.role, namespace).ok()?;
+            rules.iter().find(|rule| rules::allows(rule, request))?;
+            let (kind, whole) = match namespace.as_str() {
+                "" => ("ClusterRoleBinding", name.clone()),
+                namespace => ("RoleBinding", format!("{name}/{namespace}")),
+            };
+            let subject_name = match subject.kind.as_str() {
+                "ServiceAccount" => format!("{}/{}", subject.name, account_namespace(subject, namespace)),
+                _ => subject.name.clone(),
+            };
+            let quote = api::field::quote;
+            Some(format!(
+                "RBAC: allowed by {kind} {} of {} {} to {} {}",
+                quote(&whole),
+                binding.role.kind,
+                quote(&binding.role.name),
+                subject.kind,
+                quote(&subject_name)
+            ))
+        };
+        bindings.into_iter().find_map(allows).unwrap_or_default()
+    }
+
     /// All rules that hold for a user in a namespace; those of the cluster alone if it is empty.
     pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> Held {
         let index = self.index();
@@ -183,8 +218,7 @@ impl Index {
                     "User" => next.users.entry(subject.name.clone()).or_default().push(grant),
                     "Group" => next.groups.entry(subject.name.clone()).or_default().push(grant),
                     "ServiceAccount" => {
-                        let of =
-                            subject.namespace.as_deref().filter(|own| !own.is_empty()).unwrap_or(&namespace);
+                        let of = account_namespace(subject, &namespace);
                         // Without a namespace on either side there is nobody of that name.
                         if !of.is_empty() {
                             let user = format!("system:serviceaccount:{of}:{}", subject.name);
@@ -215,6 +249,23 @@ impl Index {
     fn grants<'a>(&'a self, user: &'a UserInfo) -> impl Iterator<Item = &'a Grant> {
         let own = self.users.get(&user.name).into_iter().flatten();
         own.chain(user.groups.iter().filter_map(|group| self.groups.get(group)).flatten())
+    }
+}
+
+/// The namespace of a service account that a binding in `namespace` names.
+fn account_namespace<'a>(subject: &'a Subject, namespace: &'a str) -> &'a str {
+    subject.namespace.as_deref().filter(|own| !own.is_empty()).unwrap_or(namespace)
+}
+
+fn is_subject(subject: &Subject, user: &UserInfo, namespace: &str) -> bool {
+    match subject.kind.as_str() {
+        "User" => subject.name == user.name,
+        "Group" => user.in_group(&subject.name),
+        "ServiceAccount" => {
+            let own = user.name.strip_prefix("system:serviceaccount:").and_then(|own| own.split_once(':'));
+            own == Some((account_namespace(subject, namespace), subject.name.as_str()))
+        }
+        _ => false,
     }
 }
 

@@ -36,6 +36,8 @@ pub use feed::{Caches, FreshError, NotReached};
 pub use selector::{Field, FieldTerm, Selector};
 use window::Window;
 
+use crate::metrics::StoreTimes;
+
 /// How many events a watcher may lag behind before it is closed.
 const WATCHER_QUEUE: usize = 1024;
 /// How many snapshots with a continue token out are kept beyond the window.
@@ -69,6 +71,10 @@ pub struct Cache {
     /// What writers of this process know of the values on their way, by key.
     expected: Mutex<HashMap<String, Expected>>,
     changed: AtomicI64,
+    /// How many events were sent to clients.
+    pub(crate) sent: AtomicU64,
+    /// How long the store takes.
+    pub(crate) times: StoreTimes,
 }
 
 /// The selectable fields of a resource, beyond its name and namespace.
@@ -150,6 +156,8 @@ impl Cache {
             watchers: Mutex::default(),
             expected: Mutex::default(),
             changed: AtomicI64::new(0),
+            sent: AtomicU64::new(0),
+            times: StoreTimes::default(),
         }
     }
 
@@ -554,6 +562,11 @@ impl Subscription {
                 return Some((change, event));
             }
         }
+    }
+
+    /// Counts events that were sent to the client.
+    pub(crate) fn count_sent(&self, events: u64) {
+        self.cache.sent.fetch_add(events, Ordering::Relaxed);
     }
 
     /// The revision up to which everything was delivered, if nothing is waiting.

@@ -36,6 +36,7 @@ use store::{Range, Revision, Store};
 
 use crate::cache::{Cache, Caches, Entry, Fields, FreshError};
 use crate::config::Config;
+use crate::metrics::Operation;
 use crate::server::StartError;
 use crate::{RequestInfo, respond};
 
@@ -168,7 +169,10 @@ impl Registry {
         name: &str,
     ) -> Result<Option<Current>, Status> {
         let key = row.key(namespace, name).ok_or_else(Status::method_not_allowed)?;
-        let answer = self.store.range(Range::key(key)).await.map_err(store_failure)?;
+        let asked = self.clock.instant();
+        let answer = self.store.range(Range::key(key)).await;
+        self.stored(row)?.times.observe(Operation::Get, self.clock.instant() - asked);
+        let answer = answer.map_err(store_failure)?;
         match answer.kvs.first() {
             None => Ok(None),
             Some(kv) => self.current_of(row, namespace, name, &kv.value, kv.mod_revision).map(Some),

@@ -8,7 +8,7 @@ use http::Response;
 
 use crate::Body;
 use crate::body::RequestBody;
-use crate::context::{Context, read_body};
+use crate::context::Context;
 use crate::registry::{collection, create, delete, observed, patch, read, update, watch};
 use crate::server::Server;
 
@@ -31,7 +31,7 @@ pub async fn answer(
         "watch" => return watch::watch(server, context, row).await,
         _ => {}
     }
-    let body = read_body(body, server.config.max_body).await?;
+    let body = context.read_body(body, server.config.max_body).await?;
     match (context.info.verb, &row.backing) {
         ("create", Backing::Answered(answer)) => create::answered(server, context, row, *answer, body).await,
         ("create", _) => create::create(server, context, row, body).await,

@@ -182,14 +182,20 @@ impl Watching {
             };
             let (change, event) = event?;
             let first = self.frame(change, &event);
-            let Some(second) = self.subscription.try_next() else { return Some(first) };
+            let Some(second) = self.subscription.try_next() else {
+                self.subscription.count_sent(1);
+                return Some(first);
+            };
+            let mut sent = 2;
             // More is waiting: write it together.
             let mut bytes = BytesMut::from(first);
             bytes.extend_from_slice(&self.frame(second.0, &second.1));
             while bytes.len() < CHUNK {
                 let Some((change, event)) = self.subscription.try_next() else { break };
                 bytes.extend_from_slice(&self.frame(change, &event));
+                sent += 1;
             }
+            self.subscription.count_sent(sent);
             return Some(bytes.freeze());
         }
     }
@@ -237,7 +243,7 @@ impl Watching {
     /// The next part of the present.
     fn present(&mut self, mut present: Present) -> Bytes {
         let mut bytes = BytesMut::new();
-        let mut resume = None;
+        let (mut resume, mut sent) = (None, 0);
         let selector = self.selector.clone();
         for entry in present.snapshot.scan(&selector, present.next.as_deref()) {
             if bytes.len() >= CHUNK {
@@ -249,7 +255,9 @@ impl Watching {
             } else {
                 self.put(&mut bytes, Change::Added.word(), entry);
             }
+            sent += 1;
         }
+        self.subscription.count_sent(sent);
         match resume {
             Some(key) => {
                 present.next = Some(key);

@@ -12,6 +12,7 @@ use store::{Compare, KeyValue, Op, OpResult, Revision, Store, Txn};
 use tokio::time::Instant;
 
 use crate::cache::Entry;
+use crate::metrics::Operation;
 use crate::registry::reservations::Reservation;
 use crate::registry::{Registry, field_values, store_failure};
 
@@ -96,6 +97,11 @@ impl Registry {
             txn.success.push(Op::put(charge.key.as_str(), charge.value.clone()));
         }
         txn.success.extend(reservation.release.iter().map(Op::delete));
+        let operation = match (&action, expected) {
+            (Action::Put(_), 0) => Operation::Create,
+            (Action::Put(_), _) => Operation::Update,
+            (Action::Delete, _) => Operation::Delete,
+        };
         let told = match &action {
             Action::Put(value) => {
                 let (lease, volatile) = self.leases.of(row, &*self.store, self.clock.instant()).await?;
@@ -111,7 +117,9 @@ impl Registry {
                 false
             }
         };
+        let asked = self.clock.instant();
         let result = self.store.txn(txn).await;
+        cache.times.observe(operation, self.clock.instant() - asked);
         if told && !matches!(&result, Ok(answer) if answer.succeeded) {
             cache.forget(relative);
         }

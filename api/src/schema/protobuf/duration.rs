@@ -46,7 +46,7 @@ fn decimal(out: &mut String, n: u64, unit: u64) {
 }
 
 /// Reads Go's notation; `None` for what is none or too long.
-pub(super) fn nanos(text: &str) -> Option<i64> {
+pub(in crate::schema) fn nanos(text: &str) -> Option<i64> {
     super::super::time::check_duration(text).ok()?;
     let mut rest = text.trim_start_matches(['+', '-']);
     if rest == "0" {

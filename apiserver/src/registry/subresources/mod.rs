@@ -16,7 +16,7 @@ use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
 use crate::body::{Body, RequestBody};
-use crate::context::{Context, read_body};
+use crate::context::Context;
 use crate::registry::options::WriteOptions;
 use crate::registry::update::Part;
 use crate::registry::{answer_object, decode, patch, read, update};
@@ -50,7 +50,7 @@ pub async fn answer(
     if context.info.verb == "get" && subresource.action != Action::Scale {
         return read::get(server, context, row).await;
     }
-    let body = read_body(body, server.config.max_body).await?;
+    let body = context.read_body(body, server.config.max_body).await?;
     match (subresource.action, context.info.verb) {
         (Action::Scale, verb) => scale::answer(server, context, row, verb, body).await,
         (Action::Status | Action::Change, "update") => update::update(server, context, row, part, body).await,
