@@ -9,6 +9,7 @@ use api::object::Object;
 use api::status::{GroupResource, Status};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::resource::v1::ResourceSlice;
 use serde::Deserialize;
 
 use super::{Admission, AdmissionContext, Operation};
@@ -60,6 +61,7 @@ pub(super) fn validate(
         ("storage.k8s.io", "csinodes") => {
             check.own_name("can only access CSINode with the same name as the requesting node")
         }
+        ("resource.k8s.io", "resourceslices") => check.slice(object, old),
         _ => Ok(()),
     }
 }
@@ -132,6 +134,22 @@ struct Check<'a> {
 impl Check<'_> {
     fn refuse(&self, why: impl std::fmt::Display) -> Result<(), Status> {
         Err(self.context.forbidden(why))
+    }
+
+    /// Of the devices of nodes, a node writes of its own only. Authorization has seen to updates, which name the object.
+    fn slice(&self, object: Option<&dyn Object>, old: Option<&dyn Object>) -> Result<(), Status> {
+        let (word, slice) = match self.context.operation {
+            Operation::Create => ("create", object),
+            Operation::Delete => ("delete", old),
+            Operation::Update | Operation::Connect => return Ok(()),
+        };
+        let slice = slice.and_then(|slice| slice.downcast_ref::<ResourceSlice>());
+        if slice.and_then(|slice| slice.spec.node_name.as_deref()) == Some(self.node) {
+            return Ok(());
+        }
+        self.refuse(format_args!(
+            "can only {word} ResourceSlice with the same NodeName as the requesting node"
+        ))
     }
 
     fn quoted(&self) -> String {

@@ -6,6 +6,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::resource::v1::ResourceSlice;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -675,4 +676,25 @@ async fn claims_get_the_default_class_and_grow_only_where_it_allows_that() {
     for class in ["old", "missing", ""] {
         assert_eq!(grow(class, "Bound"), Err(only.to_owned()), "{class}");
     }
+}
+
+#[tokio::test]
+async fn a_node_tells_of_its_own_devices_only() {
+    let setup = setup();
+    let user = identity::node("n");
+    let slice = |node: &str| {
+        json!({"metadata": {"name": "s"}, "spec": {
+            "driver": "d.example.org", "nodeName": node, "devices": [],
+            "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1},
+        }})
+    };
+    let write = |operation, new: Option<&Value>, old: Option<&Value>| {
+        setup.write::<ResourceSlice>(&user, operation, "resourceslices", new, old).map(drop)
+    };
+    let refused =
+        |word: &str| format!("can only {word} ResourceSlice with the same NodeName as the requesting node");
+    assert_eq!(write(Operation::Create, Some(&slice("n")), None), Ok(()));
+    assert!(write(Operation::Create, Some(&slice("m")), None).unwrap_err().ends_with(&refused("create")));
+    assert_eq!(write(Operation::Delete, None, Some(&slice("n"))), Ok(()));
+    assert!(write(Operation::Delete, None, Some(&slice("m"))).unwrap_err().ends_with(&refused("delete")));
 }

@@ -166,11 +166,12 @@ impl NodeAuthorizer {
                 ("", "configmaps") => return self.read(node, Refers::ConfigMap, request),
                 ("", "persistentvolumeclaims") => return self.claim(node, request),
                 ("", "persistentvolumes") => return self.volume(node, request),
-                ("", "serviceaccounts") => return self.token(node, request),
+                ("", "serviceaccounts") => return self.account(node, request),
                 ("", "nodes") => return own_node(node, request),
                 ("", "pods") => return self.pod(node, request),
                 ("coordination.k8s.io", "leases") => return lease(node, request),
                 ("storage.k8s.io", "csinodes") => return csi_node(node, request),
+                ("resource.k8s.io", "resourceslices") => return self.slice(node, request),
                 // Kinds of later versions of this server: nothing of them is bound to a node yet.
                 ("resource.k8s.io", "resourceclaims") | ("storage.k8s.io", "volumeattachments") => {
                     return unrelated(node);
@@ -267,7 +268,11 @@ impl NodeAuthorizer {
         if needed { Decision::Allow } else { unrelated(node) }
     }
 
-    fn token(&self, node: &str, request: &Attributes) -> Decision {
+    fn account(&self, node: &str, request: &Attributes) -> Decision {
+        // A kubelet looks for what its providers of image credentials are told of an account.
+        if request.verb == "get" && request.subresource.is_empty() {
+            return self.related(node, Refers::ServiceAccount, request);
+        }
         if request.verb != "create" || request.name.is_empty() {
             return no("can only create tokens for individual service accounts");
         }
@@ -275,6 +280,35 @@ impl NodeAuthorizer {
             return no("can only create token subresource of serviceaccount");
         }
         self.related(node, Refers::ServiceAccount, request)
+    }
+
+    /// A node tells of its own devices.
+    fn slice(&self, node: &str, request: &Attributes) -> Decision {
+        #[derive(Deserialize)]
+        struct Slice {
+            spec: SliceSpec,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct SliceSpec {
+            node_name: Option<String>,
+        }
+        if !request.subresource.is_empty() {
+            return no("cannot authorize ResourceSlice subresources");
+        }
+        match request.verb.as_str() {
+            // Whose it is, is decided by admission, which sees the objects.
+            "create" | "list" | "watch" | "deletecollection" => Decision::Allow,
+            "get" | "update" | "patch" | "delete" => {
+                let slice = self.objects.get(Kind::ResourceSlice, "", &request.name);
+                let of = slice.and_then(|item| item.read::<Slice>()).and_then(|slice| slice.spec.node_name);
+                if of.as_deref() == Some(node) { Decision::Allow } else { unrelated(node) }
+            }
+            _ => no(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, \
+                     patch, delete, deletecollection",
+            ),
+        }
     }
 
     fn pod(&self, node: &str, request: &Attributes) -> Decision {

@@ -1,3 +1,5 @@
+mod matrix;
+
 use std::sync::Arc;
 
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};

@@ -151,6 +151,9 @@ fn what_is_no_single_object_is_refused() {
         Kind::PersistentVolume,
         json!({"metadata": {"name": "other"}, "spec": {"claimRef": {"namespace": "b", "name": "c"}}}),
     );
+    for (name, node) in [("own", "n"), ("others", "m")] {
+        objects.put(Kind::ResourceSlice, json!({"metadata": {"name": name}, "spec": {"nodeName": node}}));
+    }
     let authorizer = NodeAuthorizer::new(objects, Vec::new());
     for (verb, resource, namespace, name, expect) in [
         ("get", "secrets", "a", "x", ""),
@@ -173,7 +176,18 @@ fn what_is_no_single_object_is_refused() {
             "default",
             "no relationship found between node 'n' and this object",
         ),
-        ("get", "serviceaccounts", "a", "s", "can only create tokens for individual service accounts"),
+        ("get", "serviceaccounts", "a", "s", ""),
+        ("get", "serviceaccounts", "a", "t", "no relationship found between node 'n' and this object"),
+        ("list", "serviceaccounts", "a", "s", "can only create tokens for individual service accounts"),
+        ("create", "resource.k8s.io:resourceslices", "", "", ""),
+        ("update", "resource.k8s.io:resourceslices", "", "own", ""),
+        (
+            "delete",
+            "resource.k8s.io:resourceslices",
+            "",
+            "others",
+            "no relationship found between node 'n' and this object",
+        ),
         ("create", "serviceaccounts", "a", "s", "can only create token subresource of serviceaccount"),
         ("get", "nodes", "", "n", ""),
         ("watch", "nodes", "", "n", ""),
