@@ -17,6 +17,7 @@ use crate::{
     kinds, meta,
     name::{self, NameRule},
     resource::{Column, NAME_AND_CREATION},
+    schema::given::Given,
     status::Status,
 };
 
@@ -149,6 +150,11 @@ pub trait Kind:
     const DEPENDENTS_STAY: Option<&'static str> = None;
     /// Of a kind that has a successor: the advice that comes with every answer, as a `Warning` header.
     const DEPRECATED: Option<&'static str> = None;
+
+    /// The fields of which an empty content is not the same as none.
+    const GIVEN: &'static [Given] = &[];
+    /// Of a kind whose Tables are not sorted by name: what they are sorted by.
+    const TABLE_RANK: Option<fn(&Self) -> i64> = None;
 
     /// The fields that writes of the status leave as they are, each by the names that lead to it: nobody owns them
     /// through the status.
@@ -294,6 +300,11 @@ pub trait Rules: Send + Sync + Debug {
     fn grace_period(&self, object: &dyn Object, requested: Option<i64>) -> Option<i64>;
     fn replicas(&self, object: &dyn Object) -> Option<Replicas>;
     fn set_replicas(&self, object: &mut dyn Object, wanted: i32);
+    /// The fields of which an empty content is not the same as none.
+    fn given(&self) -> &'static [Given];
+    /// Whether Tables of the kind are sorted by `table_rank`, not by name alone.
+    fn is_ranked(&self) -> bool;
+    fn table_rank(&self, object: &dyn Object) -> i64;
     fn create_on_update(&self) -> bool;
     fn unconditional_update(&self) -> bool;
     fn returns_deleted(&self) -> bool;
@@ -465,6 +476,18 @@ impl<T: Kind> Rules for Typed<T> {
         if let Some(object) = object.downcast_mut::<T>() {
             object.set_replicas(wanted);
         }
+    }
+
+    fn given(&self) -> &'static [Given] {
+        T::GIVEN
+    }
+
+    fn is_ranked(&self) -> bool {
+        T::TABLE_RANK.is_some()
+    }
+
+    fn table_rank(&self, object: &dyn Object) -> i64 {
+        T::TABLE_RANK.zip(object.downcast_ref::<T>()).map_or(0, |(rank, object)| rank(object))
     }
 
     fn create_on_update(&self) -> bool {

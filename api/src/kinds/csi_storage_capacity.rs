@@ -15,6 +15,7 @@ use crate::{
 };
 
 impl Kind for CSIStorageCapacity {
+    const UNCONDITIONAL_UPDATE: bool = false;
     const RETURNS_DELETED: bool = true;
     const COLUMNS: &'static [Column] = &[
         Column::name(),

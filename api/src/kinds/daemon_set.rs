@@ -7,7 +7,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     cells::{age, containers, labels, or_none},
@@ -22,12 +22,14 @@ use crate::{
     field::{BadValue, Errors, FieldError, Path},
     object::{Kind, name_cell},
     resource::Column,
+    schema::given::Given,
 };
 
 /// How often the template changed. Upstream keeps the count in its spec, and shows it in this annotation.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 impl Kind for DaemonSet {
+    const GIVEN: &'static [Given] = workload::GIVEN;
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::integer("Desired").about(
@@ -112,7 +114,7 @@ impl Kind for DaemonSet {
         }
         if selector_is_empty(&spec.selector) && !workload::is_absent(&spec.selector) {
             let detail = "empty selector is invalid for daemonset";
-            errors.push(FieldError::invalid(&at, BadValue::of(&spec.selector), detail));
+            errors.push(FieldError::invalid(&at, BadValue::Json(json!({})), detail));
         }
         spec::validate_template(&mut errors, &spec.template, &at_template);
         spec::validate_always(&mut errors, &spec.template, "DaemonSet", &at_template);
@@ -239,7 +241,6 @@ fn rolling_update(errors: &mut Errors, rolling: &RollingUpdateDaemonSet, path: &
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
 
     use super::*;
     use crate::field::aggregate;

@@ -22,9 +22,11 @@ use crate::{
     field::{BadValue, Errors, FieldError, Path},
     object::{Kind, Replicas, name_cell},
     resource::Column,
+    schema::given::Given,
 };
 
 impl Kind for Deployment {
+    const GIVEN: &'static [Given] = workload::GIVEN;
     const STATUS_RESETS: &'static [&'static [&'static str]] = &[&["spec"], &["metadata", "labels"]];
     const COLUMNS: &'static [Column] = &[
         Column::name(),

@@ -66,8 +66,9 @@ impl Kind for Event {
         "involvedObject.fieldPath",
         "reason",
         "reportingComponent",
-        "source",
         "type",
+        // Events of the other group, which have the same fields under other names, lack this one.
+        "source",
     ];
 
     fn set_defaults(&mut self) {

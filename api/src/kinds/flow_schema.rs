@@ -25,6 +25,8 @@ const VERBS: [&str; 9] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
 
 impl Kind for FlowSchema {
+    const TABLE_RANK: Option<fn(&Self) -> i64> =
+        Some(|schema| schema.spec.as_ref().and_then(|spec| spec.matching_precedence).unwrap_or(0).into());
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::text("PriorityLevel")

@@ -22,6 +22,7 @@ use crate::{
     name,
     object::{Kind, Null, name_cell},
     resource::Column,
+    schema::given::{Given, Way},
 };
 
 const LONGEST_WINDOW: i32 = 3600;
@@ -59,6 +60,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for HorizontalPodAutoscaler {
+    const GIVEN: &'static [Given] =
+        &[("spec.behavior.scaleUp.policies", Way::Kept), ("spec.behavior.scaleDown.policies", Way::Kept)];
     const NULLS: &'static [Null<Self>] = &[("status.currentMetrics", |it| {
         it.status.as_ref().is_some_and(|status| status.current_metrics.is_none())
     })];

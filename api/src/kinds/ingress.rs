@@ -21,12 +21,14 @@ use crate::{
     name,
     object::{Kind, name_cell},
     resource::Column,
+    schema::given::{EMPTY, Given, Way},
 };
 
 /// The annotation that named the class before there was a field for it.
 const CLASS: &str = "kubernetes.io/ingress.class";
 
 impl Kind for Ingress {
+    const GIVEN: &'static [Given] = &[("spec.rules.http.paths.pathType", Way::Marked)];
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::text("Class")
@@ -288,6 +290,7 @@ fn http_path(errors: &mut Errors, path: &Path, item: &HTTPIngressPath, tolerated
         "ImplementationSpecific" if value.is_empty() => {}
         "ImplementationSpecific" => absolute(errors),
         other => {
+            let other = if other == EMPTY { "" } else { other };
             let types = &["Exact", "ImplementationSpecific", "Prefix"];
             errors.push(FieldError::not_supported(&path.child("pathType"), other, types));
         }

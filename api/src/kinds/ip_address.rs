@@ -5,7 +5,7 @@ use k8s_openapi::api::networking::v1::{IPAddress, ParentReference};
 use serde_json::Value;
 
 use super::{
-    cells::{age, or_none},
+    cells::or_none,
     check::{dns_subdomain, immutable, problems, text},
     format::canonical_ip_problems,
     ingress::path_segment,
@@ -30,7 +30,6 @@ impl Kind for IPAddress {
             "ParentRef references the resource that an IPAddress is attached to. An IPAddress must reference a parent \
              object.",
         ),
-        Column::age(),
     ];
 
     fn validate(&self) -> Errors {
@@ -59,7 +58,7 @@ impl Kind for IPAddress {
         errors
     }
 
-    fn cells(&self, now: Timestamp) -> Vec<Value> {
+    fn cells(&self, _now: Timestamp) -> Vec<Value> {
         let shown = parent(self).map(|parent| {
             let mut parts = vec![match text(&parent.group) {
                 "" => parent.resource.to_lowercase(),
@@ -69,7 +68,7 @@ impl Kind for IPAddress {
             parts.push(parent.name.clone());
             parts.join("/")
         });
-        vec![name_cell(&self.metadata), or_none(&shown.unwrap_or_default()), age(&self.metadata, now)]
+        vec![name_cell(&self.metadata), or_none(&shown.unwrap_or_default())]
     }
 }
 

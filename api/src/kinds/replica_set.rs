@@ -17,9 +17,11 @@ use crate::{
     field::{Errors, Path},
     object::{Kind, Replicas, name_cell},
     resource::Column,
+    schema::given::Given,
 };
 
 impl Kind for ReplicaSet {
+    const GIVEN: &'static [Given] = workload::GIVEN;
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::integer("Desired").about(

@@ -28,9 +28,11 @@ use crate::{
     name::{NameRule, label_name},
     object::{Kind, Replicas, name_cell},
     resource::Column,
+    schema::given::Given,
 };
 
 impl Kind for StatefulSet {
+    const GIVEN: &'static [Given] = workload::GIVEN;
     // Its pods are named after it, and have the names as their hostnames.
     const NAME: Option<NameRule> = Some(label_name);
     const COLUMNS: &'static [Column] = &[

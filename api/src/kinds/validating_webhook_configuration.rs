@@ -13,9 +13,11 @@ use crate::{
     field::Errors,
     object::{Kind, name_cell},
     resource::Column,
+    schema::given::Given,
 };
 
 impl Kind for ValidatingWebhookConfiguration {
+    const GIVEN: &'static [Given] = webhook::GIVEN;
     const UNCONDITIONAL_UPDATE: bool = false;
     const COLUMNS: &'static [Column] = &[
         Column::name(),

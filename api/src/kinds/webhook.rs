@@ -17,11 +17,14 @@ use super::{
 use crate::{
     field::{BadValue, Errors, FieldError, Path},
     name,
+    schema::given::{EMPTY, Given, Way},
 };
 
 /// The versions of AdmissionReview and ConversionReview that a hook may speak.
 pub(super) const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
 const NO_SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
+/// A side effect that was given as an empty text is told from one that was not given.
+pub(super) const GIVEN: &[Given] = &[("webhooks.sideEffects", Way::Marked)];
 const SIDE_EFFECTS: [&str; 4] = ["None", "NoneOnDryRun", "Some", "Unknown"];
 
 /// Where a hook of a service is.
@@ -307,7 +310,8 @@ fn admission_hook(
     if hook.side_effects.is_empty() {
         errors.push(FieldError::required(&at, format!("must specify one of {}", allowed.join(", "))));
     } else {
-        one_of(errors, &at, hook.side_effects, allowed);
+        let given = if hook.side_effects == EMPTY { "" } else { hook.side_effects };
+        one_of(errors, &at, given, allowed);
     }
     if let Some(seconds) = hook.timeout.filter(|seconds| !(1..=30).contains(seconds)) {
         let detail = "the timeout value must be between 1 and 30 seconds";

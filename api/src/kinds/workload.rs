@@ -18,6 +18,7 @@ use super::{
 use crate::{
     field::{BadValue, Errors, FieldError, Path, quote},
     name,
+    schema::given::{Given, Way},
 };
 
 /// How upstream shows the strategy of an update, which is its own struct.
@@ -45,8 +46,10 @@ pub(super) fn labels(template: &PodTemplateSpec) -> Option<&BTreeMap<String, Str
     template.metadata.as_ref().and_then(|m| m.labels.as_ref())
 }
 
-/// Whether a selector is not there at all, which selects nothing. The typed struct doesn't tell `{}` from it, and
-/// forgetting is what people do.
+/// A selector that was given and says nothing is told from one that was forgotten.
+pub(super) const GIVEN: &[Given] = &[("spec.selector", Way::Holds("matchLabels"))];
+
+/// Whether a selector is not there at all, which selects nothing.
 pub(super) fn is_absent(selector: &LabelSelector) -> bool {
     selector.match_labels.is_none() && selector.match_expressions.is_none()
 }
@@ -80,7 +83,7 @@ pub(super) fn required_selector(
     selector(errors, path, Some(label_selector));
     if selector_is_empty(label_selector) {
         let detail = format!("empty selector is invalid for {workload}");
-        errors.push(FieldError::invalid(path, BadValue::of(label_selector), detail));
+        errors.push(FieldError::invalid(path, BadValue::Json(serde_json::json!({})), detail));
     }
 }
 
@@ -182,10 +185,7 @@ mod tests {
         let given = LabelSelector { match_labels: Some(BTreeMap::new()), match_expressions: None };
         for (selector, text) in [
             (LabelSelector::default(), "spec.selector: Required value"),
-            (
-                given,
-                r#"spec.selector: Invalid value: {"matchLabels":{}}: empty selector is invalid for deployment"#,
-            ),
+            (given, "spec.selector: Invalid value: {}: empty selector is invalid for deployment"),
         ] {
             let mut errors = Errors::new();
             required_selector(&mut errors, &selector, "deployment", &Path::new("spec").child("selector"));

@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::{
-    Id, Shape, Struct, TypeRef, Types,
+    Field, Id, Shape, Struct, TypeRef, Types,
+    given::{EMPTY, Given, Way},
     json::{Reader, Syntax, Token},
     time,
 };
@@ -66,9 +67,14 @@ pub enum DecodeError {
 
 /// Decodes JSON text as a value of a type.
 pub fn decode(ty: &TypeRef, bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    decode_with(ty, bytes, &[])
+}
+
+fn decode_with(ty: &TypeRef, bytes: &[u8], given: &[Given]) -> Result<Decoded, DecodeError> {
     let mut decoder = Decoder {
         reader: Reader::new(bytes),
         types: ty.types(),
+        given,
         path: Vec::new(),
         saved: None,
         fatal: None,
@@ -103,15 +109,16 @@ pub struct Body {
 }
 
 /// Decodes the body of a request that must be an object of the kind `expect`; `apiVersion` and `kind` may be absent and
-/// are filled in.
+/// are filled in. `given` are the fields of which an empty content is not the same as none.
 pub fn body(
     table: &Table,
     expect: &GroupVersionKind,
     ty: &TypeRef,
     bytes: &[u8],
     validation: FieldValidation,
+    given: &[Given],
 ) -> Result<Body, Status> {
-    let decoded = decode(ty, bytes);
+    let decoded = decode_with(ty, bytes, given);
     let found = match &decoded {
         Ok(decoded) => Header::of(&decoded.value),
         Err(_) => Header::interpret(bytes).map_err(|e| unrecognized(expect, bytes, &e))?,
@@ -283,6 +290,8 @@ enum Step<'a> {
 struct Decoder<'a> {
     reader: Reader<'a>,
     types: &'a Types,
+    /// The fields of which an empty content is not the same as none.
+    given: &'a [Given],
     path: Vec<Step<'a>>,
     /// The first value of a wrong type. Go reads on, and reports it at the end.
     saved: Option<String>,
@@ -336,6 +345,14 @@ impl<'a> Decoder<'a> {
                         Ok(None)
                     }
                 }
+            }
+            // Go reads what is neither a schema nor a list of schemas as neither.
+            (Shape::Any, token)
+                if !matches!(token, Token::Object | Token::List)
+                    && self.types.find("$schemaorarray") == Some(id) =>
+            {
+                self.reader.skip()?;
+                Ok(Some(Value::Array(Vec::new())))
             }
             (Shape::Raw | Shape::Any, _) => self.reader.any().map(Some),
             (Shape::Time | Shape::MicroTime | Shape::Duration, token) => self.time(&ty.shape, token),
@@ -454,8 +471,7 @@ impl<'a> Decoder<'a> {
             let value = match field {
                 Some(field) => {
                     let value = self.value(field.ty)?;
-                    let shape = &self.types.get(field.ty).shape;
-                    value.filter(|value| !(field.omit_empty && empty(shape, value, field.pointer)))
+                    value.and_then(|value| self.kept(field, value))
                 }
                 None => match self.reader.peek()? {
                     Token::String => Some(Value::String(self.reader.string()?.into_owned())),
@@ -481,6 +497,29 @@ impl<'a> Decoder<'a> {
             key = self.reader.next_key()?;
         }
         Ok(Value::Object(map))
+    }
+
+    /// The value of the field where the path is; `None` if Go's `omitempty` would leave it out.
+    fn kept(&self, field: &Field, value: Value) -> Option<Value> {
+        let here = self.given.iter().find(|(path, _)| self.is_at(path));
+        match (here, &value) {
+            (Some((_, Way::Kept)), Value::Array(_) | Value::Object(_)) => Some(value),
+            (Some((_, Way::Marked)), Value::String(text)) if text.is_empty() => Some(EMPTY.into()),
+            (Some((_, Way::Holds(name))), Value::Object(map)) if map.is_empty() => {
+                Some(serde_json::json!({(*name): {}}))
+            }
+            _ if field.omit_empty && empty(&self.types.get(field.ty).shape, &value, field.pointer) => None,
+            _ => Some(value),
+        }
+    }
+
+    /// Whether these names lead to where the path is.
+    fn is_at(&self, names: &str) -> bool {
+        let fields = self.path.iter().filter_map(|step| match step {
+            Step::Field(_, name) => Some(*name),
+            _ => None,
+        });
+        fields.eq(names.split('.'))
     }
 
     /// What Go has where nothing was set.
@@ -777,7 +816,7 @@ mod tests {
 
     fn request(text: &str, validation: FieldValidation) -> Result<Body, String> {
         let expect = GroupVersionKind::fixed("", "v1", "Pod");
-        body(&Table::builtin(), &expect, &pod_type(), text.as_bytes(), validation).map_err(|status| {
+        body(&Table::builtin(), &expect, &pod_type(), text.as_bytes(), validation, &[]).map_err(|status| {
             assert_eq!(status.code, 400);
             status.message
         })

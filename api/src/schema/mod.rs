@@ -19,6 +19,7 @@ use crate::resource::Text;
 
 pub mod decode;
 pub(crate) mod descriptions;
+pub mod given;
 mod json;
 pub mod protobuf;
 mod table;

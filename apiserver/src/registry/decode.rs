@@ -129,7 +129,7 @@ fn of_json(
     validation: FieldValidation,
 ) -> Result<Box<dyn Object>, Status> {
     let table = api::resource::Table::builtin();
-    let decoded = decode::body(&table, &row.gvk(), &row.schema, json, validation)?;
+    let decoded = decode::body(&table, &row.gvk(), &row.schema, json, validation, row.rules.given())?;
     match validation {
         FieldValidation::Strict if !twice.is_empty() => {
             return Err(unusable(row, &decode::strict_error(&twice)));

@@ -67,18 +67,41 @@ fn same_place(context: &Context<'_>, object: &dyn Object) -> Result<(), Status> 
 
 /// A patched object that does not fit its type is not a bad request but an invalid patch.
 fn unfit(row: &Resource, patched: &Value, request: &Request, status: Status) -> Status {
-    if status.code != 400 || !matches!(request, Request::Json(_) | Request::Merge(_)) {
-        return status;
-    }
     let prefix = format!("cannot be handled as a {}: ", row.kind);
-    let Some((_, why)) = status.message.split_once(&prefix) else { return status };
-    if why.starts_with("strict decoding error") {
+    let Some((_, why)) = status.message.split_once(&prefix).filter(|_| status.code == 400) else {
         return status;
-    }
+    };
     let path = api::field::Path::new("patch");
-    let error = api::field::FieldError::invalid(&path, patched.to_string(), why);
+    let shown = match request {
+        Request::Json(_) | Request::Merge(_) => patched.to_string(),
+        // Upstream shows the patch here, not what came of it, and in Go's form.
+        Request::Strategic(changes) => go_map(changes),
+    };
+    let error = api::field::FieldError::invalid(&path, shown, why);
     // Upstream names no object here.
     Status::invalid("", "", "", &[error])
+}
+
+/// A map as Go prints it: `map[a:1 b:[x y]]`.
+fn go_map(map: &Map<String, Value>) -> String {
+    let mut fields: Vec<(&String, &Value)> = map.iter().collect();
+    fields.sort_by_key(|(name, _)| *name);
+    let fields: Vec<String> =
+        fields.iter().map(|(name, value)| format!("{name}:{}", go_value(value))).collect();
+    format!("map[{}]", fields.join(" "))
+}
+
+fn go_value(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_value).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(map) => go_map(map),
+        other => other.to_string(),
+    }
 }
 
 impl Request {

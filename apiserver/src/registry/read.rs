@@ -89,6 +89,8 @@ pub async fn list(
         Some(entries) => Source::Entries(entries.into_iter()),
         None => Source::Snapshot { snapshot, selector, next: start },
     };
+    let source =
+        if shape.is_ranked() { Source::Entries(shape.rank(source.entries())?.into_iter()) } else { source };
     let items = Items { shape, source, metadata: Some(metadata), first: true };
     if context.accept.media == Media::Json && !context.accept.pretty {
         let stream =
@@ -285,6 +287,17 @@ enum Source {
     Snapshot { snapshot: Snapshot, selector: Selector, next: Option<String> },
 }
 
+impl Source {
+    fn entries(self) -> Vec<Arc<Entry>> {
+        match self {
+            Self::Entries(entries) => entries.collect(),
+            Self::Snapshot { snapshot, selector, next } => {
+                snapshot.scan(&selector, next.as_deref()).cloned().collect()
+            }
+        }
+    }
+}
+
 /// Writes a list, chunk by chunk.
 struct Items {
     shape: Shape,
@@ -297,12 +310,7 @@ struct Items {
 impl Items {
     /// The whole list in protobuf, which has its length before its items.
     async fn protobuf(self) -> Result<Bytes, Status> {
-        let entries: Vec<Arc<Entry>> = match self.source {
-            Source::Entries(entries) => entries.collect(),
-            Source::Snapshot { snapshot, selector, next } => {
-                snapshot.scan(&selector, next.as_deref()).cloned().collect()
-            }
-        };
+        let entries = self.source.entries();
         let (kind, version) = self.shape.list_kind();
         let metadata = self.metadata.unwrap_or_default();
         let mut list = protobuf::List::new(&version, &kind, &metadata).map_err(respond::not_marshalable)?;

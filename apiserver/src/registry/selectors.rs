@@ -24,6 +24,10 @@ pub fn read(info: &RequestInfo, row: &Resource, cache: &Cache) -> Result<Selecto
     for term in &fields.terms {
         let field = match term.field.as_str() {
             "metadata.name" => Field::Name,
+            // Kinds without namespaces that name their own fields don't name this one.
+            name @ "metadata.namespace" if !row.namespaced() && !row.rules.field_names().is_empty() => {
+                return Err(unknown(row, name));
+            }
             "metadata.namespace" => Field::Namespace,
             name => Field::Row(
                 row.rules

@@ -76,6 +76,23 @@ impl Shape {
         }
     }
 
+    /// Whether the kind has an order of its own for what is shown.
+    pub fn is_ranked(&self) -> bool {
+        self.form == Form::Table && self.row.rules.is_ranked()
+    }
+
+    /// Puts entries into that order.
+    pub fn rank(&self, entries: Vec<Arc<Entry>>) -> Result<Vec<Arc<Entry>>, Status> {
+        let rank = |entry: Arc<Entry>| {
+            let object = self.registry.decode(&self.row, &entry)?;
+            Ok((self.row.rules.table_rank(&*object), entry))
+        };
+        let mut ranked: Vec<(i64, Arc<Entry>)> =
+            entries.into_iter().map(rank).collect::<Result<_, Status>>()?;
+        ranked.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.name().cmp(other.name())));
+        Ok(ranked.into_iter().map(|(_, entry)| entry).collect())
+    }
+
     /// Kind and apiVersion of a list.
     pub fn list_kind(&self) -> (String, String) {
         match self.form {
@@ -109,7 +126,14 @@ impl Shape {
                 out.put_u8(b'{');
                 out.put_slice(entry.item());
             }
-            Form::Whole => out.put_slice(&self.registry.bytes(&self.row, entry)?),
+            Form::Whole => {
+                let mut object = self.registry.view(&self.row, entry.bytes())?;
+                // Items don't repeat what the list says of them.
+                for field in ["apiVersion", "kind"] {
+                    object.as_object_mut().and_then(|fields| fields.remove(field));
+                }
+                out.put_slice(object.to_string().as_bytes());
+            }
             Form::Partial => self.put_partial(out, entry)?,
             Form::Table => {
                 let object = self.registry.decode(&self.row, entry)?;

@@ -3,6 +3,7 @@
 //! The tables are by kind. A row is a change of a sound object, and the whole answer that it gets.
 
 mod core;
+mod empties;
 mod others;
 mod pods;
 mod requests;
