@@ -1,0 +1,90 @@
+//! The walk: everything that a kind must be able to do, tried on every kind that the server says it serves.
+//!
+//! Which kinds there are is read from the server's discovery, so a new kind fails here until it has a sample. A sample
+//! (`samples.yaml`) is one sound object and what is to be known of its kind; the steps are the same for all. Each step
+//! makes objects of its own and takes them away. Everything that is wrong is collected, and told at the end.
+
+mod applies;
+#[path = "../api/common.rs"]
+mod common;
+mod deletes;
+mod forms;
+mod lists;
+mod methods;
+mod parts;
+mod patches;
+mod sample;
+mod served;
+mod strict;
+mod tables;
+mod walk;
+mod watches;
+mod writes;
+
+use serde_json::json;
+
+use crate::common::{Api, api};
+use crate::sample::Sample;
+use crate::served::Served;
+use crate::walk::{NAMESPACE, Walk};
+
+/// What the samples rely on.
+async fn prepare(api: &Api) {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    api.post("/api/v1/namespaces", &namespace).await.ok();
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    api.post(&format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts"), &account).await.ok();
+}
+
+/// All that can be done with a kind that is stored.
+async fn walk_stored(walk: &mut Walk<'_>) {
+    if !writes::create(walk).await {
+        return;
+    }
+    writes::generated_name(walk).await;
+    writes::update(walk).await;
+    writes::count_generations(walk).await;
+    lists::read(walk).await;
+    lists::select(walk).await;
+    lists::pages(walk).await;
+    watches::changes(walk).await;
+    patches::each_kind(walk).await;
+    applies::owners(walk).await;
+    parts::status(walk).await;
+    parts::scale(walk).await;
+    tables::columns_and_rows(walk).await;
+    tables::partial(walk).await;
+    forms::protobuf(walk).await;
+    forms::yaml(walk).await;
+    strict::unknown_and_twice(walk).await;
+    deletes::preconditions(walk).await;
+    deletes::finalizers(walk).await;
+    deletes::dependents(walk).await;
+    deletes::collection(walk).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_served_kind_can_do_all_that_kinds_can_do() {
+    let api = api().await;
+    prepare(&api).await;
+    let samples = Sample::all();
+    let mut faults = Vec::new();
+    let mut used = Vec::new();
+    for served in Served::all(&api).await {
+        let sample = samples.iter().find(|sample| sample.is_of(&served));
+        used.extend(sample.map(Sample::kind));
+        let nothing = Sample::default();
+        let mut walk = Walk::new(&api, &served, sample.unwrap_or(&nothing));
+        match (sample, served.can("create"), served.can("get")) {
+            (None, true, _) => walk.fault("it has no sample"),
+            (_, false, _) => tables::empty(&mut walk).await,
+            (_, true, false) => forms::answered(&mut walk).await,
+            (_, true, true) => walk_stored(&mut walk).await,
+        }
+        methods::refused(&mut walk).await;
+        faults.append(&mut walk.faults);
+    }
+    let unused = samples.iter().map(Sample::kind).filter(|kind| !used.contains(kind));
+    faults.extend(unused.map(|kind| format!("{kind}: a sample of a kind that is not served")));
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+}
