@@ -299,6 +299,8 @@ pub struct Resource {
     /// Sorted by name.
     pub subresources: Vec<Subresource>,
     pub backing: Backing,
+    /// The store must not show its objects: they are encrypted there.
+    pub sealed: bool,
     /// The type of its objects.
     pub schema: TypeRef,
     pub rules: Arc<dyn Rules>,

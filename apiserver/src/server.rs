@@ -31,7 +31,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
 use crate::registry::Registry;
-use crate::{Body, Config, Connection, UserInfo, bootstrap, pipeline, pki, unread};
+use crate::{Body, Config, Connection, Sealed, UserInfo, bootstrap, pipeline, pki, unread};
 
 /// The most connections at a time; further ones wait to be accepted.
 const CONNECTIONS: usize = 32_768;
@@ -82,7 +82,9 @@ impl ApiServer {
     /// Fills the caches from the store, writes the bootstrap objects that are missing, and is ready.
     pub async fn start(store: Arc<dyn Store>, config: Config) -> Result<Self, StartError> {
         let tasks = config.tasks.child("apiserver");
-        let registry = Arc::new(Registry::new(store, &config)?);
+        let store = Sealed::new(store, config.pki.clone(), config.random.clone());
+        store.check(&config.clock).await?;
+        let registry = Arc::new(Registry::new(Arc::new(store), &config)?);
         tasks.spawn("watch cache", registry.caches.clone().run());
         let agents = crate::agents::Agents::new(&config)?;
         let audit = config.audit.as_ref().map(|settings| {

@@ -106,12 +106,12 @@ async fn simulate(seed: u64) -> Outcome {
     let network = Network::new(clock.clone(), Random::seeded(random.u64()), log.clone());
     let world = World { clock, seed, tasks, log, network };
     let embedded = Arc::new(Embedded::in_memory(world.clock.clone(), world.tasks.clone()));
-    let recorder = Arc::new(Recorder::new(embedded, world.log.clone()).await);
     // The keys come from the operating system, but nothing that happens depends on them.
     let pki = match Pki::in_memory(world.clock.clone(), world.random("certificates")) {
         Ok(pki) => Arc::new(pki),
         Err(error) => panic!("no certificates: {error}"),
     };
+    let recorder = Arc::new(Recorder::new(embedded, world.log.clone(), pki.clone()).await);
     let count = 1 + random.below(2);
     let planes: Vec<Plane> =
         (0..count).map(|number| Plane::start(&world, number, recorder.clone(), &pki)).collect();

@@ -184,7 +184,7 @@ pub(crate) fn rows() -> Vec<Resource> {
             .scale()
             .status(),
         row::<ResourceQuota>().short("quota").status(),
-        row::<Secret>(),
+        row::<Secret>().sealed(),
         row::<ServiceAccount>().short("sa").part(
             "token",
             gvk("authentication.k8s.io", "v1", "TokenRequest"),
@@ -364,6 +364,7 @@ where
         verbs: Verbs::ALL,
         subresources: Vec::new(),
         backing: Backing::Stored { prefix: format!("/registry/{plural}").into() },
+        sealed: false,
         schema: TypeRef::builtin(T::GROUP, T::VERSION, T::KIND).unwrap_or_else(TypeRef::unknown),
         rules: Arc::new(Typed::<T>::new(T::Scope::SCOPE == Scope::Namespaced)),
     }
@@ -372,6 +373,11 @@ where
 impl Resource {
     fn short(mut self, name: &'static str) -> Self {
         self.short_names.push(name.into());
+        self
+    }
+
+    fn sealed(mut self) -> Self {
+        self.sealed = true;
         self
     }
 

@@ -116,6 +116,11 @@ impl Caches {
                     warn!("the watch cache fell behind the store's history and is filled anew");
                     position = None;
                 }
+                // What is there now may be readable all the same; what was before need not be.
+                Err(error @ Error::Damaged(_)) => {
+                    error!(%error, "the watch cache can't follow the store and is filled anew");
+                    position = None;
+                }
                 Err(error) => warn!(%error, "the watch of the store failed and is resumed"),
             }
             let backoff = Duration::from_millis(10 << failures.min(8));
@@ -177,6 +182,8 @@ impl Caches {
         let entries = loop {
             match self.read_all(at).await {
                 Err(Error::Compacted { revision }) if revision > at => at = revision.min(present),
+                // Of what is no longer there the key may be gone.
+                Err(Error::Damaged(_)) if at < present => at = present,
                 other => break other?,
             }
         };

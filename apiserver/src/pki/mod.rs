@@ -2,7 +2,8 @@
 //!
 //! Everything that proves an identity comes from here: the certificates of the API server, of the
 //! administrator and of the components, the certificates of nodes (signed from their requests, see
-//! [`Pki::sign_node`]), and the key that signs service account tokens ([`TokenKey`]). Certificates are
+//! [`Pki::sign_node`]), and the key that signs service account tokens ([`TokenKey`]); so do the
+//! keys of what the store must not show ([`SealingKeys`]). Certificates are
 //! issued again when their names change or a third of their life is left; no timer runs for that:
 //! whoever uses a credential asks for it anew ([`Pki::credential`]) and gets the current one.
 //!
@@ -11,6 +12,7 @@
 mod certificate;
 mod files;
 pub mod join_token;
+mod sealing;
 pub mod tls;
 mod token_key;
 
@@ -28,6 +30,7 @@ use rustls_pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 
 pub use certificate::{Identity, Profile, identity, signing_request};
+pub use sealing::SealingKeys;
 pub use token_key::TokenKey;
 
 /// How long the cluster's own authority is valid.
@@ -108,6 +111,7 @@ pub struct Pki {
     authority_pem: String,
     authority_der: CertificateDer<'static>,
     tokens: TokenKey,
+    sealing: SealingKeys,
     issued: Mutex<HashMap<String, (Profile, Arc<Credential>)>>,
 }
 
@@ -158,7 +162,18 @@ impl Pki {
         };
         let tokens =
             TokenKey::from_pem(&tokens).map_err(|reason| Error::Damaged { path: token_path, reason })?;
-        Self::assemble(Some(directory.to_owned()), clock, random, key, certificate, tokens)
+        let sealing_path = directory.join("sealing.key");
+        let sealing = match files::read(&sealing_path)? {
+            Some(text) => text,
+            None => {
+                let text = SealingKeys::generate(&random);
+                files::write(&sealing_path, text.as_bytes(), 0o600)?;
+                text
+            }
+        };
+        let sealing =
+            SealingKeys::parse(&sealing).map_err(|reason| Error::Damaged { path: sealing_path, reason })?;
+        Self::assemble(Some(directory.to_owned()), clock, random, key, certificate, (tokens, sealing))
             .map_err(|reason| Error::Damaged { path: certificate_path, reason })
     }
 
@@ -168,7 +183,9 @@ impl Pki {
         let certificate = certificate::authority(&key, &random, &clock)?;
         let tokens = TokenKey::from_pem(&certificate::new_key()?.serialize_pem())
             .map_err(|reason| Error::Issue { subject: "service account tokens".to_owned(), reason })?;
-        Self::assemble(None, clock, random, key, certificate, tokens)
+        let failed = |reason| Error::Issue { subject: "sealing key".to_owned(), reason };
+        let sealing = SealingKeys::parse(&SealingKeys::generate(&random)).map_err(failed)?;
+        Self::assemble(None, clock, random, key, certificate, (tokens, sealing))
             .map_err(|reason| Error::Issue { subject: "authority".to_owned(), reason })
     }
 
@@ -178,7 +195,7 @@ impl Pki {
         random: Random,
         key: KeyPair,
         authority_pem: String,
-        tokens: TokenKey,
+        (tokens, sealing): (TokenKey, SealingKeys),
     ) -> Result<Self, String> {
         let authority_der = CertificateDer::from_pem_slice(authority_pem.as_bytes())
             .map_err(|error| format!("not a PEM certificate: {error}"))?;
@@ -194,6 +211,7 @@ impl Pki {
             authority_pem,
             authority_der,
             tokens,
+            sealing,
             issued: Mutex::default(),
         })
     }
@@ -216,6 +234,11 @@ impl Pki {
     /// The key of service account tokens.
     pub fn tokens(&self) -> &TokenKey {
         &self.tokens
+    }
+
+    /// The keys of what the store must not show.
+    pub(crate) fn sealing(&self) -> &SealingKeys {
+        &self.sealing
     }
 
     /// The credential called `name` as `profile` describes it: the one in use, or a new one if there is none,

@@ -67,7 +67,11 @@ pub async fn on(store: Arc<dyn Store>, tasks: Tasks) -> Api {
     let (clock, random) = (clock(), Random::seeded(1));
     let pki = Arc::new(Pki::in_memory(clock.clone(), random.clone()).unwrap());
     let config = Config::new(clock, random, tasks.clone(), pki, IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let server = ApiServer::start(store.clone(), config).await.unwrap();
+    over(ApiServer::start(store.clone(), config).await.unwrap(), store, tasks)
+}
+
+/// A client of this server.
+pub fn over(server: ApiServer, store: Arc<dyn Store>, tasks: Tasks) -> Api {
     let service = server.in_process(UserInfo::new("admin", &["system:masters"]));
     Api { server, store, tasks, service }
 }
@@ -123,7 +127,7 @@ impl Api {
     pub async fn watch(&self, target: &str) -> Watch {
         let response = self.raw("GET", target, &[], "").await;
         assert_eq!(response.status(), 200, "{target}");
-        Watch { body: response.into_body(), buffer: Vec::new() }
+        Watch::of(response)
     }
 }
 
@@ -134,6 +138,10 @@ pub struct Watch {
 }
 
 impl Watch {
+    pub fn of(response: Response<Body>) -> Self {
+        Self { body: response.into_body(), buffer: Vec::new() }
+    }
+
     /// The next event; `None` at the end of the watch.
     pub async fn next(&mut self) -> Option<Value> {
         loop {

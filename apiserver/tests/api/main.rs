@@ -7,6 +7,7 @@ mod common;
 mod openapi;
 mod protobuf;
 mod quota;
+mod secrets;
 mod streams;
 mod verbs;
 mod workloads;

@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use apiserver::Sealed;
+use apiserver::pki::Pki;
+use base::Random;
 use futures::FutureExt;
 use store::{
     Embedded, Error, EventKind, Range, RangeResponse, Revision, Store, Txn, TxnResponse, Watch, WatchMessage,
@@ -20,8 +23,10 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) async fn new(inner: Arc<Embedded>, log: Log) -> Self {
-        let watch = inner.watch(String::new(), Some(store::TO_THE_END.to_owned()), 0, false).await;
+    /// Records what `inner` does. The log sees values as API servers with the keys of `pki` do.
+    pub(crate) async fn new(inner: Arc<Embedded>, log: Log, pki: Arc<Pki>) -> Self {
+        let plain = Sealed::new(inner.clone(), pki, Random::seeded(0));
+        let watch = plain.watch(String::new(), Some(store::TO_THE_END.to_owned()), 0, false).await;
         #[expect(clippy::expect_used, reason = "a new store in memory answers")]
         let everything = Mutex::new(watch.expect("a watch of an empty store"));
         Self { inner, everything, log }

@@ -101,6 +101,7 @@ pub(crate) fn spoken_row<T: Kind>() -> Resource {
         verbs: Verbs::NONE,
         subresources: Vec::new(),
         backing: Backing::Answered(Answer::Binding),
+        sealed: false,
         schema: TypeRef::builtin(T::GROUP, T::VERSION, T::KIND).unwrap_or_else(TypeRef::unknown),
         rules: Arc::new(Typed::<T>::new(true)),
     }
