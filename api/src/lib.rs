@@ -8,6 +8,7 @@
 //! - [`object`]: [`Object`](object::Object) (any object behind one trait), [`Kind`](object::Kind) (the rules of one
 //!   kind), [`Rules`](object::Rules) (the same, object safe) and [`Typed`](object::Typed), the bridge between them.
 //! - [`schema`]: the type of every field, and decoding against it.
+//! - [`cbor`]: CBOR, read and written as Kubernetes does.
 //! - [`resource`]: the row that describes a kind, and the table of all rows. Routes, discovery, OpenAPI, Table output
 //!   and the names that the command line knows are derived from it.
 //! - [`patch`]: JSON Patch, merge patch and strategic merge patch, applied and made.
@@ -20,6 +21,7 @@
 //! - [`kinds`]: the built-in rows, and one file with the rules of each kind.
 
 pub mod apply;
+pub mod cbor;
 pub mod cron;
 pub mod discovery;
 pub mod field;

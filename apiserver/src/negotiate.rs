@@ -8,6 +8,11 @@ use api::status::Status;
 /// Kubernetes' protobuf.
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
+/// One item of CBOR.
+const CBOR: &str = "application/cbor";
+/// Any number of them: what a watch in CBOR is.
+const CBOR_SEQUENCE: &str = "application/cbor-seq";
+
 /// What upstream lists when it can't serve or read a media type.
 const KNOWN: &[&str] = &["application/json", "application/yaml", PROTOBUF];
 
@@ -19,6 +24,7 @@ pub enum Media {
     Yaml,
     /// The built-in kinds only.
     Protobuf,
+    Cbor,
 }
 
 /// What an answer shows of the objects.
@@ -48,6 +54,17 @@ impl Media {
             Self::Json => "application/json",
             Self::Yaml => "application/yaml",
             Self::Protobuf => PROTOBUF,
+            Self::Cbor => CBOR,
+        }
+    }
+
+    /// The media type of a watch; none for what can't be cut into events.
+    pub fn watch_type(self) -> Option<&'static str> {
+        match self {
+            Self::Json => Some("application/json"),
+            Self::Yaml => None,
+            Self::Protobuf => Some("application/vnd.kubernetes.protobuf;stream=watch"),
+            Self::Cbor => Some(CBOR_SEQUENCE),
         }
     }
 
@@ -94,6 +111,7 @@ impl Accept {
             "application/json" | "application/*" | "*/*" => Media::Json,
             "application/yaml" => Media::Yaml,
             PROTOBUF => Media::Protobuf,
+            CBOR | CBOR_SEQUENCE => Media::Cbor,
             _ => return None,
         };
         let mut accept = Self { media, ..Self::default() };
@@ -126,14 +144,16 @@ impl Accept {
     }
 }
 
-/// The form of a failure: protobuf for those who prefer it, else JSON.
+/// The form of a failure: protobuf or CBOR for those who prefer it, else JSON.
 pub fn failure_media(headers: &HeaderMap) -> Media {
-    let named = |value: &http::HeaderValue| value.to_str().is_ok_and(|text| text.contains(PROTOBUF));
+    let named = |value: &http::HeaderValue| {
+        value.to_str().is_ok_and(|text| [PROTOBUF, CBOR].iter().any(|media| text.contains(media)))
+    };
     if !headers.get_all(ACCEPT).iter().any(named) {
         return Media::Json;
     }
     match Accept::read(headers, None, true, true) {
-        Ok(Accept { media: Media::Protobuf, .. }) => Media::Protobuf,
+        Ok(Accept { media: media @ (Media::Protobuf | Media::Cbor), .. }) => media,
         _ => Media::Json,
     }
 }
@@ -151,6 +171,7 @@ pub fn object_media(headers: &HeaderMap) -> Result<Media, Status> {
         "application/json" | "*/*" => Ok(Media::Json),
         "application/yaml" => Ok(Media::Yaml),
         PROTOBUF => Ok(Media::Protobuf),
+        CBOR => Ok(Media::Cbor),
         _ => Err(Status::unsupported_media_type(KNOWN)),
     }
 }
@@ -201,6 +222,9 @@ mod tests {
                 "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
                 Some((Media::Json, Form::Partial)),
             ),
+            ("application/cbor,application/json", Some((Media::Cbor, Form::Whole))),
+            ("application/cbor-seq", Some((Media::Cbor, Form::Whole))),
+            ("application/cbor;as=Table;v=v1;g=meta.k8s.io", Some((Media::Cbor, Form::Table))),
             ("text/html", None),
         ] {
             assert_eq!(read(accept), expect, "{accept}");

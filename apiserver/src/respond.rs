@@ -1,5 +1,6 @@
 //! Answers: how objects, statuses and warnings become HTTP responses.
 
+use api::cbor;
 use api::schema::protobuf;
 use api::status::{Reason, Status};
 use bytes::Bytes;
@@ -45,6 +46,7 @@ pub fn encode(accept: Accept, bytes: Bytes) -> Result<Bytes, Status> {
     let value: Value = serde_json::from_slice(&bytes).map_err(Status::internal)?;
     let text = match accept.media {
         Media::Protobuf => return protobuf::object(&value).map(Into::into).map_err(not_marshalable),
+        Media::Cbor => return Ok(cbor::object(&value).into()),
         Media::Json => serde_json::to_string_pretty(&value).map_err(Status::internal)? + "\n",
         Media::Yaml => serde_saphyr::to_string(&value).map_err(Status::internal)?,
     };
@@ -62,10 +64,14 @@ pub fn not_marshalable(error: protobuf::Error) -> Status {
 /// A failure.
 pub fn status(media: Media, status: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let encoded = (media == Media::Protobuf).then(|| protobuf::object(&status.to_value()));
+    let encoded = match media {
+        Media::Protobuf => protobuf::object(&status.to_value()).ok(),
+        Media::Cbor => Some(cbor::object(&status.to_value())),
+        Media::Json | Media::Yaml => None,
+    };
     let (media, bytes) = match encoded {
-        Some(Ok(bytes)) => (media, bytes),
-        _ => (Media::Json, status.to_bytes()),
+        Some(bytes) => (media, bytes),
+        None => (Media::Json, status.to_bytes()),
     };
     let mut response = with(code, media.content_type(), bytes);
     if let Some(seconds) =

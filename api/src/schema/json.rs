@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 use crate::field::quote;
 
 /// Lists and objects may be nested this deep; deeper input is refused before it can exhaust a stack.
-const MAX_DEPTH: usize = 300;
+pub(crate) const MAX_DEPTH: usize = 300;
 
 /// The text is not JSON, in Go's words.
 #[derive(Clone, Debug, PartialEq, Eq)]

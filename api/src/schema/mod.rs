@@ -21,10 +21,14 @@ pub mod decode;
 pub(crate) mod descriptions;
 pub mod given;
 mod json;
+#[cfg(test)]
+mod laws;
 pub mod protobuf;
+pub mod sample;
 mod table;
 mod time;
 
+pub(crate) use json::MAX_DEPTH;
 pub use time::duration;
 
 /// The number of a type in its table.
@@ -236,6 +240,11 @@ impl Types {
     pub fn iter(&self) -> impl Iterator<Item = (Id, &Type)> {
         (0..).zip(&self.all)
     }
+}
+
+/// Whether a text is a time; if not, what Go says of it.
+pub(crate) fn check_time(text: &str) -> Result<(), String> {
+    time::parse(text).map(drop)
 }
 
 /// One type together with the table it belongs to.

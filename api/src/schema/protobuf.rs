@@ -139,7 +139,7 @@ fn name(map: &mut Map<String, Value>, api_version: &str, kind: &str) {
 
 /// What the types that JSON shows without a struct are on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Special {
+pub(super) enum Special {
     /// `{raw = 1}`, JSON or an object in an envelope.
     Raw,
     /// `{schema = 1, jSONSchemas = 2}`: a schema, or a list of them.
@@ -152,7 +152,7 @@ enum Special {
 
 impl Special {
     /// What a type of any JSON is.
-    fn of(types: &Types, id: super::Id) -> Self {
+    pub(super) fn of(types: &Types, id: super::Id) -> Self {
         let is = |name| types.find(name) == Some(id);
         match () {
             () if is("$schemaorarray") => Self::SchemaOrList,
@@ -164,7 +164,7 @@ impl Special {
 }
 
 /// The type that the special ones of a JSON schema hold.
-fn schema(types: &Types) -> Result<super::Id, Error> {
+pub(super) fn schema(types: &Types) -> Result<super::Id, Error> {
     let name = "apiextensions-apiserver/pkg/apis/apiextensions/v1.JSONSchemaProps";
     types.find(name).ok_or_else(|| Error::NotMarshalable("JSONSchemaProps".to_owned()))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::apply::{self, Managed, Target};
+use api::cbor;
 use api::object::Object;
 use api::resource::{GroupVersionKind, Resource};
 use api::schema::decode::FieldValidation;
@@ -13,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::body::Body;
 use crate::context::Context;
+use crate::negotiate::content_type;
 use crate::registry::options::WriteOptions;
 use crate::registry::owners::Tracker;
 use crate::registry::update::{self, Part};
@@ -20,8 +22,14 @@ use crate::registry::{Current, decode};
 use crate::respond;
 use crate::server::Server;
 
-/// The media type of an apply.
-pub(crate) const MEDIA: &str = "application/apply-patch+yaml";
+/// The media types of an apply: YAML, or CBOR.
+const YAML: &str = "application/apply-patch+yaml";
+const CBOR: &str = "application/apply-patch+cbor";
+
+/// Whether a patch is an apply.
+pub(crate) fn is_apply(context: &Context<'_>) -> bool {
+    matches!(content_type(context.headers), YAML | CBOR)
+}
 
 /// What is applied, and what of it was given twice.
 pub(crate) struct Config {
@@ -30,7 +38,17 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    pub(crate) fn read(body: &[u8], validation: FieldValidation) -> Result<Self, Status> {
+    pub(crate) fn read(
+        context: &Context<'_>,
+        body: &[u8],
+        validation: FieldValidation,
+    ) -> Result<Self, Status> {
+        if content_type(context.headers) == CBOR {
+            // What is given twice is never taken in CBOR.
+            let map = cbor::decode_object(body, "map[string]interface {}")
+                .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+            return Ok(Self { value: Value::Object(map), twice: Vec::new() });
+        }
         let bad = |why: &str| Status::bad_request(format!("error decoding YAML: {why}"));
         let (value, twice) = decode::yaml_body(body, validation != FieldValidation::Ignore)
             .map_err(|status| bad(&status.message))?;
@@ -77,7 +95,7 @@ pub async fn answer(
     body: Bytes,
 ) -> Result<Response<Body>, Status> {
     let options = WriteOptions::of_patch(&context.info.query, true)?;
-    let config = Config::read(&body, options.validation)?;
+    let config = Config::read(context, &body, options.validation)?;
     let options = WriteOptions { owners_known: true, creates: true, ..options };
     let mut change = |current: Option<&Current>| {
         let object = applied(server, context, row, current, &config.value, &options)?;

@@ -1,5 +1,6 @@
-//! From a request's body to an object: media type, JSON, YAML or protobuf, schema, typed form, defaults.
+//! From a request's body to an object: media type, JSON, YAML, CBOR or protobuf, schema, typed form, defaults.
 
+use api::cbor;
 use api::object::Object;
 use api::resource::{GroupVersionKind, Resource};
 use api::schema::decode::{self, FieldValidation};
@@ -21,6 +22,7 @@ fn as_json(
     match media {
         Media::Json => Ok((body.clone(), Vec::new())),
         Media::Protobuf => Ok((protobuf(body, expect)?.to_string().into(), Vec::new())),
+        Media::Cbor => Ok((cbor(body, expect)?.to_string().into(), Vec::new())),
         Media::Yaml => {
             let (value, twice) = yaml_body(body, strict)?;
             Ok((value.to_string().into(), twice))
@@ -37,11 +39,24 @@ pub(crate) fn yaml_body(body: &[u8], strict: bool) -> Result<(Value, Vec<String>
 
 /// A body as a value, whatever its type.
 pub fn value(media: Media, body: &Bytes, expect: &GroupVersionKind) -> Result<Value, Status> {
-    if media == Media::Protobuf {
-        return protobuf(body, expect);
+    match media {
+        Media::Protobuf => return protobuf(body, expect),
+        Media::Cbor => return cbor(body, expect),
+        Media::Json | Media::Yaml => {}
     }
     let (json, _) = as_json(media, body, false, expect)?;
     decode::parse(&json).map_err(|error| Status::bad_request(error.to_string()))
+}
+
+/// Reads CBOR. What is in it is looked at as if it had come in JSON.
+fn cbor(body: &[u8], expect: &GroupVersionKind) -> Result<Value, Status> {
+    cbor::decode_object(body, "v1.TypeMeta").map(Value::Object).map_err(|error| match error {
+        cbor::Error::Malformed(why) => {
+            let why = format!("unable to determine group/version/kind: {why}");
+            decode::unrecognized(expect, body, &why)
+        }
+        cbor::Error::Unacceptable(why) => cannot_handle(&expect.kind, &expect.version, &expect.kind, &why),
+    })
 }
 
 /// Reads protobuf as the kind that its envelope names. Of a kind that is not known only the name is left, by which it is
@@ -59,9 +74,8 @@ fn protobuf(body: &Bytes, expect: &GroupVersionKind) -> Result<Value, Status> {
         return Ok(serde_json::json!({"apiVersion": version, "kind": kind}));
     };
     protobuf::unseal(&envelope, &ty).map_err(|error| {
-        let version = api::field::quote(version.rsplit('/').next().unwrap_or_default());
-        let message = format!("{kind} in version {version} cannot be handled as a {}: {error}", expect.kind);
-        Status::bad_request(message)
+        let version = version.rsplit('/').next().unwrap_or_default();
+        cannot_handle(kind, version, &expect.kind, &error.to_string())
     })
 }
 
@@ -132,7 +146,7 @@ fn of_json(
     let decoded = decode::body(&table, &row.gvk(), &row.schema, json, validation, row.rules.given())?;
     match validation {
         FieldValidation::Strict if !twice.is_empty() => {
-            return Err(unusable(row, &decode::strict_error(&twice)));
+            return Err(cannot_handle(&row.kind, &row.version, &row.kind, &decode::strict_error(&twice)));
         }
         FieldValidation::Warn => {
             twice.iter().chain(&decoded.warnings).for_each(|text| context.warnings.add(text))
@@ -145,10 +159,38 @@ fn of_json(
 }
 
 /// `Pod in version "v1" cannot be handled as a Pod: …`
-fn unusable(row: &Resource, why: &str) -> Status {
-    let (kind, version) = (&row.kind, &row.version);
-    Status::bad_request(format!(
-        "{kind} in version {} cannot be handled as a {kind}: {why}",
-        api::field::quote(version)
-    ))
+fn cannot_handle(kind: &str, version: &str, expected: &str, why: &str) -> Status {
+    let version = api::field::quote(version);
+    Status::bad_request(format!("{kind} in version {version} cannot be handled as a {expected}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use api::resource::Table;
+    use api::schema::sample::sample;
+
+    use super::*;
+    use crate::negotiate::Accept;
+    use crate::respond;
+
+    #[test]
+    fn what_is_answered_in_any_form_can_be_sent_back() {
+        for row in Table::builtin().rows() {
+            let gvk = row.gvk();
+            for seed in 0..3 {
+                let mut object = sample(&row.schema, seed);
+                object["apiVersion"] = gvk.api_version().into();
+                object["kind"] = gvk.kind.as_ref().into();
+                let json = Bytes::from(object.to_string());
+                for media in [Media::Json, Media::Yaml, Media::Cbor, Media::Protobuf] {
+                    for pretty in [false, true] {
+                        let accept = Accept { media, pretty, ..Accept::default() };
+                        let bytes = respond::encode(accept, json.clone()).unwrap();
+                        let back = value(media, &bytes, &gvk).unwrap();
+                        assert_eq!(back, object, "{media:?} of {}, seed {seed}", gvk.kind);
+                    }
+                }
+            }
+        }
+    }
 }

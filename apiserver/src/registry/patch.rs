@@ -35,7 +35,7 @@ pub async fn answer(
     part: Part<'_>,
     body: Bytes,
 ) -> Result<Response<Body>, Status> {
-    if negotiate::content_type(context.headers) == apply::MEDIA {
+    if apply::is_apply(context) {
         return apply::answer(server, context, row, part, body).await;
     }
     let options = WriteOptions::of_patch(&context.info.query, false)?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::cbor;
 use api::field::{FieldError, Path};
 use api::resource::Resource;
 use api::schema::protobuf;
@@ -18,7 +19,7 @@ use store::Revision;
 use crate::body::Body;
 use crate::cache::{Cache, Entry, Selector, Snapshot};
 use crate::context::Context;
-use crate::negotiate::Media;
+use crate::negotiate::{Form, Media};
 use crate::registry::options::integer;
 use crate::registry::table::Shape;
 use crate::registry::{Registry, fresh_failure, selectors};
@@ -28,7 +29,7 @@ use crate::server::Server;
 
 /// Items are written into chunks of about this size.
 const CHUNK: usize = 64 * 1024;
-/// So many items of a protobuf list are written at a time.
+/// So many items of a list that is no text are written at a time.
 const ITEMS: usize = 50;
 /// How long a read waits for a revision that the cache has not reached.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -100,8 +101,9 @@ pub async fn list(
             );
         return Ok(respond::with(StatusCode::OK, Media::Json.content_type(), Body::stream(stream)));
     }
-    if context.accept.media == Media::Protobuf {
-        return Ok(respond::with(StatusCode::OK, Media::Protobuf.content_type(), items.protobuf().await?));
+    let media = context.accept.media;
+    if media == Media::Protobuf || media == Media::Cbor && context.accept.form != Form::Table {
+        return Ok(respond::with(StatusCode::OK, media.content_type(), items.binary(media).await?));
     }
     let mut items = items;
     let mut whole = BytesMut::new();
@@ -229,15 +231,16 @@ fn check_match(query: &Query) -> Result<(), Status> {
 }
 
 /// Where a list goes on, as clients carry it.
-#[derive(Deserialize, Serialize)]
-struct Token {
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Token {
     v: String,
     rv: Revision,
     start: String,
 }
 
 impl Token {
-    fn read(text: &str) -> Result<Self, Status> {
+    /// Reads a token; it need not be one of ours.
+    pub fn read(text: &str) -> Result<Self, Status> {
         let invalid = |why: &str| {
             Status::bad_request(format!("invalid continue token: continue key is not valid{why}"))
         };
@@ -298,6 +301,12 @@ impl Source {
     }
 }
 
+/// A list that is not text, being written.
+enum Binary<'a> {
+    Cbor(cbor::List<'a>),
+    Protobuf(protobuf::List),
+}
+
 /// Writes a list, chunk by chunk.
 struct Items {
     shape: Shape,
@@ -308,22 +317,35 @@ struct Items {
 }
 
 impl Items {
-    /// The whole list in protobuf, which has its length before its items.
-    async fn protobuf(self) -> Result<Bytes, Status> {
+    /// The whole list in protobuf or CBOR, which have a length before the items.
+    async fn binary(self, media: Media) -> Result<Bytes, Status> {
         let entries = self.source.entries();
         let (kind, version) = self.shape.list_kind();
         let metadata = self.metadata.unwrap_or_default();
-        let mut list = protobuf::List::new(&version, &kind, &metadata).map_err(respond::not_marshalable)?;
+        let mut list = if media == Media::Cbor {
+            Binary::Cbor(cbor::List::new(&version, &kind, &metadata, entries.len()))
+        } else {
+            let list = protobuf::List::new(&version, &kind, &metadata).map_err(respond::not_marshalable)?;
+            Binary::Protobuf(list)
+        };
+        let mut text = BytesMut::new();
         for some in entries.chunks(ITEMS) {
             for entry in some {
-                let item: Value =
-                    serde_json::from_slice(&self.shape.one(entry, false)?).map_err(Status::internal)?;
-                list.push(&item).map_err(Status::internal)?;
+                text.clear();
+                self.shape.put_item(&mut text, entry)?;
+                let item: Value = serde_json::from_slice(&text).map_err(Status::internal)?;
+                match &mut list {
+                    Binary::Cbor(list) => list.push(&item),
+                    Binary::Protobuf(list) => list.push(&item).map_err(Status::internal)?,
+                }
             }
             // Others want to be answered, too.
             tokio::task::yield_now().await;
         }
-        Ok(list.finish().into())
+        Ok(match list {
+            Binary::Cbor(list) => list.finish().into(),
+            Binary::Protobuf(list) => list.finish().into(),
+        })
     }
 
     /// The next chunk; `None` at the end. An object that can't be shown is left out: the head is written already.

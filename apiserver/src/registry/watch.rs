@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::cbor;
 use api::field::{FieldError, Path};
 use api::resource::Resource;
 use api::schema::protobuf;
@@ -91,13 +92,11 @@ pub async fn watch(
     let stream = futures::stream::unfold(watching, |mut watching| async move {
         watching.next().await.map(|bytes| (bytes, watching))
     });
-    let content_type = match context.accept.media {
-        Media::Json => "application/json",
-        Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
-        Media::Yaml => {
-            return Err(Status::not_acceptable(&["application/json", "application/json;stream=watch"]));
-        }
-    };
+    let content_type = context
+        .accept
+        .media
+        .watch_type()
+        .ok_or_else(|| Status::not_acceptable(&["application/json", "application/json;stream=watch"]))?;
     Ok(respond::with(StatusCode::OK, content_type, Body::stream(stream)))
 }
 
@@ -223,21 +222,27 @@ impl Watching {
 
     /// Writes an event of an object's JSON in the form that the client wants.
     fn write(&self, bytes: &mut BytesMut, word: &str, object: &[u8]) {
-        if self.accept.media != Media::Protobuf {
+        if matches!(self.accept.media, Media::Json | Media::Yaml) {
             return put_frame(bytes, word, object);
         }
-        let encode = |json: &[u8]| {
-            let value: Value = serde_json::from_slice(json).map_err(Status::internal)?;
-            protobuf::object(&value).map_err(respond::not_marshalable)
-        };
-        let (word, object) = match encode(object) {
-            Ok(object) => (word, object),
+        let frame = self.binary(word, object).unwrap_or_else(|status| {
             // A Status can always be written.
-            Err(status) => ("ERROR", encode(&status.to_bytes()).unwrap_or_default()),
-        };
-        let mut frame = Vec::with_capacity(object.len() + 32);
-        protobuf::put_frame(&mut frame, word, &object);
+            self.binary("ERROR", &status.to_bytes()).unwrap_or_default()
+        });
         bytes.extend_from_slice(&frame);
+    }
+
+    /// An event in a form that is no text.
+    fn binary(&self, word: &str, json: &[u8]) -> Result<Vec<u8>, Status> {
+        let value: Value = serde_json::from_slice(json).map_err(Status::internal)?;
+        let mut frame = Vec::with_capacity(json.len() + 32);
+        if self.accept.media == Media::Cbor {
+            cbor::put_event(&mut frame, word, &value);
+        } else {
+            let object = protobuf::object(&value).map_err(respond::not_marshalable)?;
+            protobuf::put_frame(&mut frame, word, &object);
+        }
+        Ok(frame)
     }
 
     /// The next part of the present.

@@ -2,12 +2,15 @@
 
 mod apply;
 mod bad_input;
+mod cbor;
 mod certificates;
 mod common;
+mod hostile;
 mod openapi;
 mod protobuf;
 mod quota;
 mod secrets;
 mod streams;
 mod verbs;
+mod watch_law;
 mod workloads;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::super::{Field, Id, Shape, TypeRef, Types};
+use super::super::{Id, Shape, TypeRef, Types, sample::sample};
 use super::*;
 
 /// The kinds that protobuf carries.
@@ -12,114 +12,6 @@ fn kinds() -> Vec<TypeRef> {
     let carried = |shape: &Shape| matches!(shape, Shape::Struct(s) if s.type_meta && s.plan().complete());
     let ids: Vec<Id> = types.iter().filter(|(_, ty)| carried(&ty.shape)).map(|(id, _)| id).collect();
     ids.into_iter().map(|id| TypeRef::new(types.clone(), id)).collect()
-}
-
-/// Makes values of types, in the form in which decoding leaves them.
-struct Maker<'a> {
-    types: &'a Types,
-    state: u64,
-    depth: usize,
-}
-
-impl<'a> Maker<'a> {
-    fn below(&mut self, limit: usize) -> usize {
-        self.state =
-            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.state >> 33) as usize % limit
-    }
-
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())].clone()
-    }
-
-    fn fields(&mut self, id: Id) -> Value {
-        let Shape::Struct(fields) = &self.types.get(id).shape else { panic!("a struct") };
-        let mut map = Map::new();
-        for field in &fields.fields {
-            if let Some(value) = self.field(field) {
-                map.insert(field.name.to_string(), value);
-            }
-        }
-        Value::Object(map)
-    }
-
-    fn field(&mut self, field: &Field) -> Option<Value> {
-        let shape = &self.types.get(field.ty).shape;
-        let deep = self.depth > 5;
-        if let (Shape::Struct(_), false) = (shape, field.pointer) {
-            return Some(self.fields(field.ty));
-        }
-        let may_lack = field.omit_empty
-            || field.pointer
-            || matches!(
-                shape,
-                Shape::List(_)
-                    | Shape::Map(_)
-                    | Shape::Bytes
-                    | Shape::Time
-                    | Shape::MicroTime
-                    | Shape::Raw
-                    | Shape::Any
-            );
-        let nests = matches!(shape, Shape::Struct(_) | Shape::List(_) | Shape::Map(_) | Shape::Any);
-        if may_lack && (deep && nests || self.below(5) < 2) {
-            return None;
-        }
-        let value = self.value(field.ty);
-        let zero = [json!(""), json!(0), json!(0.0), json!(false), json!("0")].contains(&value);
-        (!zero || !field.omit_empty || field.pointer).then_some(value)
-    }
-
-    fn value(&mut self, id: Id) -> Value {
-        self.depth += 1;
-        let value = match &self.types.get(id).shape {
-            Shape::Struct(_) => self.fields(id),
-            Shape::List(item) => (0..=self.below(2)).map(|_| self.value(*item)).collect(),
-            Shape::Map(item) => {
-                let keys = ["", "a", "ключ"];
-                (0..=self.below(2)).map(|_| (self.pick(&keys).to_owned(), self.value(*item))).collect()
-            }
-            Shape::String { .. } => self.pick(&["", "a", "ümlaut", &"long".repeat(50)]).into(),
-            Shape::Integer(64) => self.pick(&[0, 1, -1, 300, i64::MAX, i64::MIN]).into(),
-            Shape::Integer(_) => self.pick(&[0, 1, -1, 300, i32::MAX, i32::MIN]).into(),
-            Shape::Float => self.pick(&[0.0, 1.5, -2e300]).into(),
-            Shape::Boolean => self.pick(&[true, false]).into(),
-            Shape::Bytes => self.pick(&["", "AP8=", "aGVsbG8="]).into(),
-            Shape::Time => self.pick(&["2024-02-29T12:00:00Z", "1969-12-31T23:59:59Z"]).into(),
-            Shape::MicroTime => {
-                self.pick(&["2024-02-29T12:00:00.000001Z", "1969-12-31T23:59:59.900000Z"]).into()
-            }
-            Shape::Duration => self.pick(&["1m30s", "0s", "1.5µs"]).into(),
-            Shape::Quantity => self.pick(&["0", "500m", "1Gi", "12"]).into(),
-            Shape::IntOrString => self.pick(&[json!(0), json!(80), json!("25%")]),
-            Shape::Raw => self.raw(),
-            Shape::Any => match Special::of(self.types, id) {
-                Special::Raw => self.raw(),
-                special => self.schema_or(special),
-            },
-            Shape::Alias(_) => panic!("aliases are followed"),
-        };
-        self.depth -= 1;
-        value
-    }
-
-    fn raw(&mut self) -> Value {
-        self.pick(&[json!({"a": [1, null, "x"]}), json!([]), json!(false), json!("text")])
-    }
-
-    fn schema_or(&mut self, special: Special) -> Value {
-        let id = schema(self.types).unwrap();
-        match (special, self.below(2)) {
-            (Special::SchemaOrBool, 0) => self.pick(&[true, false]).into(),
-            (Special::SchemaOrList, 0) => json!([self.fields(id)]),
-            (Special::SchemaOrNames, 0) => json!(["a", ""]),
-            _ => self.fields(id),
-        }
-    }
-}
-
-fn make(ty: &TypeRef, seed: u64) -> Value {
-    Maker { types: ty.types(), state: seed, depth: 0 }.fields(ty.id())
 }
 
 /// Compares piece by piece, so that a failure names the field.
@@ -143,7 +35,7 @@ proptest! {
     #[test]
     fn every_kind_comes_back_as_it_went(seed: u64) {
         for ty in kinds() {
-            let value = make(&ty, seed);
+            let value = sample(&ty, seed);
             let bytes = encode(&ty, &value).unwrap();
             let back = decode(&ty, &bytes).unwrap();
             prop_assert_eq!(differing(&ty.ty().go, &value, &back), None);
@@ -154,7 +46,7 @@ proptest! {
     #[test]
     fn broken_messages_are_refused_without_harm(seed: u64, cut: prop::sample::Index, flip: prop::sample::Index) {
         for ty in kinds().into_iter().step_by(7) {
-            let mut bytes = seal("v1", "X", &encode(&ty, &make(&ty, seed)).unwrap());
+            let mut bytes = seal("v1", "X", &encode(&ty, &sample(&ty, seed)).unwrap());
             let at = flip.index(bytes.len());
             bytes[at] ^= 1 << (seed % 8);
             let cut = cut.index(bytes.len());

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::body::Body;
 use crate::cache::Entry;
 use crate::context::Context;
-use crate::negotiate::{Accept, content_type};
+use crate::negotiate::Accept;
 use crate::registry::create::whole_seconds;
 use crate::registry::options::WriteOptions;
 use crate::registry::update::{self, Part};
@@ -39,14 +39,14 @@ pub async fn answer(
         let scale = scale_of(row, &*current.object)?;
         return answer_object(StatusCode::OK, context.accept, &scale);
     }
-    let is_apply = verb == "patch" && content_type(context.headers) == apply::MEDIA;
+    let is_apply = verb == "patch" && apply::is_apply(context);
     let options = match verb {
         "patch" => WriteOptions::of_patch(&info.query, is_apply)?,
         _ => WriteOptions::read(&info.query, "UpdateOptions")?,
     };
     let asked = match verb {
         "update" => Asked::Whole(super::spoken::<Scale>(context, &body, &options)?),
-        "patch" if is_apply => Asked::Apply(apply::Config::read(&body, options.validation)?),
+        "patch" if is_apply => Asked::Apply(apply::Config::read(context, &body, options.validation)?),
         "patch" => Asked::Patch(patch::Request::read(context, &body)?),
         _ => return Err(Status::method_not_allowed()),
     };
