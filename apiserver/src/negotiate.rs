@@ -73,6 +73,7 @@ impl Media {
         match content_type.split(';').next().unwrap_or_default().trim() {
             PROTOBUF => Self::Protobuf,
             yaml if yaml.ends_with("yaml") => Self::Yaml,
+            cbor if cbor.ends_with("cbor") => Self::Cbor,
             _ => Self::Json,
         }
     }

@@ -1,0 +1,4 @@
+//! The target `field_sets` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| skiff_fuzz::run("field_sets", data));

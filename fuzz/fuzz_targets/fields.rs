@@ -1,0 +1,4 @@
+//! The target `fields` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| skiff_fuzz::run("fields", data));
