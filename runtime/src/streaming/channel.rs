@@ -111,6 +111,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn any_message_is_read_as_something() {
+        assert_eq!(Protocol::V5.read(Bytes::new()), Input::Other);
+        let payloads: [&[u8]; 7] = [
+            b"",
+            b"\0",
+            b"\xff",
+            b"{",
+            b"{\"Width\":70000,\"Height\":1}",
+            b"{\"Width\":-1}",
+            &[b'['; 10_000],
+        ];
+        for first in 0..=u8::MAX {
+            for payload in payloads {
+                for protocol in [Protocol::V4, Protocol::V5] {
+                    let input = protocol.read(message(first, payload));
+                    assert_eq!(matches!(input, Input::Stdin(_)), first == STDIN);
+                    assert!(!matches!(input, Input::Resize { .. }), "{first} {payload:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_newest_offered_version_is_chosen() {
         for (offered, expected) in [
             (vec!["v4.channel.k8s.io", "v5.channel.k8s.io"], Some(Protocol::V5)),
