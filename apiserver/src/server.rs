@@ -35,8 +35,12 @@ use crate::{Body, Config, Connection, Sealed, UserInfo, bootstrap, pipeline, pki
 
 /// The most connections at a time; further ones wait to be accepted.
 const CONNECTIONS: usize = 32_768;
-/// How long a client may take for its TLS handshake and for the head of a request.
+/// How long a client may take for its TLS handshake.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long it may take for the head of a request, and how long a connection of HTTP/1 may be idle; upstream's figure.
+const HEAD_PATIENCE: Duration = Duration::from_secs(32);
+/// The most bytes that the head of a request may have. A token and a hundred groups fit well.
+const HEAD: usize = 128 << 10;
 /// How long running requests may go on after the server was told to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -269,11 +273,12 @@ impl Server {
             }
         });
         let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD);
         builder
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(1000)
+            .max_header_list_size(HEAD as u32)
             .keep_alive_interval(PATIENCE * 2);
         let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(serving);

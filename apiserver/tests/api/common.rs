@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use apiserver::body::RequestBody;
 use apiserver::pki::Pki;
 use apiserver::{ApiServer, Body, Config, InProcess, UserInfo};
 use base::{Clock, Random, Tasks};
@@ -18,6 +19,7 @@ pub struct Api {
     pub server: ApiServer,
     pub store: Arc<dyn Store>,
     pub tasks: Tasks,
+    pub pki: Arc<Pki>,
     service: InProcess,
 }
 
@@ -30,6 +32,20 @@ pub struct Answer {
 }
 
 impl Answer {
+    pub async fn of<B>(response: Response<B>) -> Self
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: std::fmt::Debug,
+    {
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Self { code: parts.status.as_u16(), headers: parts.headers, value, text }
+    }
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+    }
     pub fn message(&self) -> &str {
         self.value["message"].as_str().unwrap_or_default()
     }
@@ -62,18 +78,31 @@ pub async fn api() -> Api {
     on(store, tasks).await
 }
 
+/// A server on a new store in memory, with other settings.
+pub async fn with(change: impl FnOnce(&mut Config)) -> Api {
+    let tasks = Tasks::new("test");
+    let store = Arc::new(Embedded::in_memory(clock(), tasks.clone()));
+    start(store, tasks, change).await
+}
+
 /// A server on this store.
 pub async fn on(store: Arc<dyn Store>, tasks: Tasks) -> Api {
+    start(store, tasks, |_| {}).await
+}
+
+async fn start(store: Arc<dyn Store>, tasks: Tasks, change: impl FnOnce(&mut Config)) -> Api {
     let (clock, random) = (clock(), Random::seeded(1));
     let pki = Arc::new(Pki::in_memory(clock.clone(), random.clone()).unwrap());
-    let config = Config::new(clock, random, tasks.clone(), pki, IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let mut config = Config::new(clock, random, tasks.clone(), pki, IpAddr::V4(Ipv4Addr::LOCALHOST));
+    change(&mut config);
     over(ApiServer::start(store.clone(), config).await.unwrap(), store, tasks)
 }
 
 /// A client of this server.
 pub fn over(server: ApiServer, store: Arc<dyn Store>, tasks: Tasks) -> Api {
+    let pki = server.server().config.pki.clone();
     let service = server.in_process(UserInfo::new("admin", &["system:masters"]));
-    Api { server, store, tasks, service }
+    Api { server, store, tasks, pki, service }
 }
 
 impl Api {
@@ -92,6 +121,24 @@ impl Api {
         self.service.clone().call(request.body(Full::new(body.into())).unwrap()).await.unwrap()
     }
 
+    /// The same server for another user.
+    pub fn as_user(&self, user: UserInfo) -> Api {
+        let service = self.server.in_process(user);
+        Api {
+            server: self.server.clone(),
+            store: self.store.clone(),
+            tasks: self.tasks.clone(),
+            pki: self.pki.clone(),
+            service,
+        }
+    }
+
+    /// A request with a body of the caller's own.
+    pub async fn streamed(&self, method: &str, target: &str, body: RequestBody) -> Answer {
+        let request = Request::builder().method(method).uri(target).body(body).unwrap();
+        Answer::of(self.service.clone().call(request).await.unwrap()).await
+    }
+
     pub async fn send(
         &self,
         method: &str,
@@ -99,12 +146,7 @@ impl Api {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Answer {
-        let response = self.raw(method, target, headers, body).await;
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { code: parts.status.as_u16(), headers: parts.headers, value, text }
+        Answer::of(self.raw(method, target, headers, body).await).await
     }
 
     pub async fn get(&self, target: &str) -> Answer {

@@ -71,6 +71,10 @@ pub(crate) struct ControlPlaneConfig {
     pub(crate) enabled_admission: Vec<String>,
     /// Admission plugins that are left out.
     pub(crate) disabled_admission: Vec<String>,
+    /// What is recorded of requests, and where.
+    pub(crate) audit: Option<apiserver::audit::Settings>,
+    /// How long the API is served after it began to say that it ends.
+    pub(crate) shutdown_delay: Duration,
 }
 
 /// A running control plane.
@@ -168,6 +172,8 @@ impl ControlPlane {
         settings.node_agent_port = config.node_agent_port;
         settings.enabled_admission = config.enabled_admission;
         settings.disabled_admission = config.disabled_admission;
+        settings.audit = config.audit;
+        settings.shutdown_delay = config.shutdown_delay;
         settings.server_names.push(config.bind.ip().to_string());
         settings.server_names.extend(config.names);
         let dns = apiserver::bootstrap::dns_address(&settings.service_cidr).ok_or_else(|| {

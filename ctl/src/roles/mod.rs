@@ -4,10 +4,12 @@
 //! - [`server`]: the control plane alone; [`apiserver`]: the API alone; [`agent`]: one node alone
 //! - [`token`]: how agents are let in
 //! - [`control_plane`], [`node`]: the parts that these are put together from; [`foreign`]: another container runtime
+//! - [`audit`]: what is recorded of requests
 //! - [`place`], [`facts`], [`lock`], [`process`], [`join`]: where, who, once, how, and by which right
 
 mod agent;
 mod apiserver;
+mod audit;
 mod control_plane;
 mod down;
 mod facts;

@@ -3,11 +3,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base::{Clock, Random, Tasks};
 use clap::Args;
 
+use super::audit::AuditArgs;
 use super::control_plane::{ControlPlane, ControlPlaneConfig, StoreArgs};
 use super::lock::Lock;
 use super::{DATA_DIR, facts, process};
@@ -33,11 +34,17 @@ pub(super) struct ServerArgs {
     agent_port: u16,
     #[command(flatten)]
     store: StoreArgs,
+    #[command(flatten)]
+    audit: AuditArgs,
+    /// Seconds for which the API is still served after it began to say that it ends (/readyz).
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, env = "SKIFF_SHUTDOWN_DELAY")]
+    shutdown_delay: u32,
 }
 
 impl ServerArgs {
     /// Says what doesn't fit, before anything is started.
     pub(super) fn check(&self) -> Result<(), Failure> {
+        self.audit.settings()?;
         self.store.check()
     }
 
@@ -86,6 +93,8 @@ impl ServerArgs {
             node_agent_port: self.agent_port,
             enabled_admission: Vec::new(),
             disabled_admission: Vec::new(),
+            audit: self.audit.settings()?,
+            shutdown_delay: Duration::from_secs(self.shutdown_delay.into()),
         })
     }
 }

@@ -90,6 +90,8 @@ impl Up {
             node_agent_port: self.agent_port,
             enabled_admission: Vec::new(),
             disabled_admission: Vec::new(),
+            audit: None,
+            shutdown_delay: Duration::ZERO,
         };
         let control_plane = ControlPlane::start(config, &tasks, &clock, &random).await?;
         write_kubeconfigs(&control_plane, &data_dir)?;
