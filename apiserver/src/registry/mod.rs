@@ -102,7 +102,10 @@ impl Registry {
             .clone();
         let is_in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
         let named = !matches!(info.verb, "list" | "watch" | "deletecollection") && !info.name.is_empty();
-        if is_in_namespace && !resource.namespaced() || named && resource.namespaced() && !is_in_namespace {
+        let is_everywhere = resource.namespaced() && !is_in_namespace;
+        // What can't be listed has no path of all namespaces.
+        let has_everywhere = resource.verbs.contains(api::resource::Verbs::LIST) && !named;
+        if is_in_namespace && !resource.namespaced() || is_everywhere && !has_everywhere {
             return Err(Status::unknown_path());
         }
         let subresource = match info.subresource.as_str() {
@@ -116,9 +119,11 @@ impl Registry {
         if !is_any && !verb.is_some_and(|verb| verbs.contains(verb)) {
             return Err(Status::method_not_allowed());
         }
-        // Creating at a name, or changing a collection, are paths that upstream does not have.
+        // Writing in all namespaces at once, creating at a name, or changing a collection are methods that upstream's
+        // paths do not have.
         let wrong_place = match (info.verb, &subresource) {
-            ("create", None) => named || resource.namespaced() && !is_in_namespace,
+            ("create", None) => named || is_everywhere,
+            ("deletecollection", None) => is_everywhere,
             ("update" | "patch", None) => !named,
             _ => false,
         };

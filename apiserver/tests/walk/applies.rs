@@ -30,9 +30,10 @@ pub(crate) async fn owners(walk: &mut Walk<'_>) {
         &shown,
         &json!({"manager": "a", "operation": "Apply", "apiVersion": walk.served.version}),
     );
+    let settled = walk.settled(&name, created.value).await;
     let again = apply(walk, &path, "fieldManager=a", &config).await;
     if let Some(again) = walk.code("the same again", 200, again) {
-        walk.same("the same again", &again.value, &created.value);
+        walk.same("the same again", &again.value, &settled);
     }
 
     // Another one knows no more than what it is about.

@@ -157,3 +157,29 @@ pub(crate) async fn pages(walk: &mut Walk<'_>) {
         walk.is("what remains", remains.is_some_and(|count| count >= 3), &page.value["metadata"]);
     }
 }
+
+/// A list shows the state as of the version that is asked for.
+pub(crate) async fn versions(walk: &mut Walk<'_>) {
+    walk.step("versions").await;
+    let Some(first) = walk.make().await else { return };
+    let version = first.object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+    let Some(second) = walk.make().await else { return };
+    let both = {
+        let mut names = vec![first.name.clone(), second.name];
+        names.sort();
+        names
+    };
+    for (query, want) in [
+        (String::new(), &both),
+        ("resourceVersion=0".to_owned(), &both),
+        (format!("resourceVersion={version}"), &both),
+        (format!("resourceVersion={version}&resourceVersionMatch=NotOlderThan"), &both),
+        (format!("resourceVersion={version}&resourceVersionMatch=Exact"), &vec![first.name.clone()]),
+    ] {
+        names(walk, &query, &format!("{OURS}&{query}"), want).await;
+    }
+    let bad = walk.api.get(&format!("{}?resourceVersionMatch=Exact", walk.all())).await;
+    let why = "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is \
+               forbidden unless resourceVersion is provided";
+    walk.refused("a match without a version", 422, "Invalid", why, &bad);
+}

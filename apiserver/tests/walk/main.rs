@@ -47,11 +47,14 @@ async fn walk_stored(walk: &mut Walk<'_>) {
     lists::read(walk).await;
     lists::select(walk).await;
     lists::pages(walk).await;
+    lists::versions(walk).await;
     watches::changes(walk).await;
+    watches::forms(walk).await;
     patches::each_kind(walk).await;
     applies::owners(walk).await;
     parts::status(walk).await;
     parts::scale(walk).await;
+    parts::others(walk).await;
     tables::columns_and_rows(walk).await;
     tables::partial(walk).await;
     forms::protobuf(walk).await;

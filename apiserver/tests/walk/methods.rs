@@ -39,6 +39,17 @@ pub(crate) async fn refused(walk: &mut Walk<'_>) {
         let answer = send(walk, method, path).await;
         walk.refused(&format!("{method} of the wrong path"), 405, "MethodNotAllowed", NOT_ALLOWED, &answer);
     }
+    if walk.served.namespaced {
+        // Nothing is written in all namespaces at once.
+        let (code, reason, why) = match walk.served.can("list") {
+            true => (405, "MethodNotAllowed", NOT_ALLOWED),
+            false => (404, "NotFound", NOT_FOUND),
+        };
+        for method in ["POST", "DELETE"] {
+            let answer = send(walk, method, &walk.served.everywhere()).await;
+            walk.refused(&format!("{method} everywhere"), code, reason, why, &answer);
+        }
+    }
     let answer = walk.api.get(&format!("{one}/walk")).await;
     walk.refused("a subresource that is none", 404, "NotFound", NOT_FOUND, &answer);
     let answer = walk.api.get(&format!("{all}walk")).await;

@@ -131,3 +131,32 @@ async fn replicas(walk: &mut Walk<'_>, what: &str, object: &str, answer: Answer,
     let object: Value = walk.api.get(object).await.value;
     walk.same(&format!("{what}: stored"), &object["spec"]["replicas"], &json!(stored));
 }
+
+/// What else shows and changes the object: without a change, nothing is written.
+pub(crate) async fn others(walk: &mut Walk<'_>) {
+    walk.step("parts").await;
+    let is_change =
+        |verbs: &[String]| ["get", "patch", "update"].iter().all(|verb| verbs.iter().any(|own| own == verb));
+    // Tunnels take the same verbs, and more.
+    let parts = walk.served.parts.iter().filter(|part| is_change(&part.verbs) && part.verbs.len() == 3);
+    let names: Vec<String> = parts.map(|part| part.name.clone()).filter(|name| name != "scale").collect();
+    for name in names {
+        let Some(made) = walk.make().await else { return };
+        let path = format!("{}/{name}", made.path);
+        let shown = walk.api.get(&path).await;
+        if let Some(Answer { value, .. }) = walk.code(&name, 200, shown) {
+            walk.same(&name, &value, &made.object);
+        }
+        let put = walk.api.put(&path, &made.object).await;
+        if let Some(Answer { value, .. }) = walk.code(&format!("update of {name}"), 200, put) {
+            walk.same(&format!("update of {name} that changes nothing"), &value, &made.object);
+        }
+        let patched = walk.api.patch("merge-patch", &path, &json!({})).await;
+        if let Some(Answer { value, .. }) = walk.code(&format!("patch of {name}"), 200, patched) {
+            walk.same(&format!("patch of {name} with nothing"), &value, &made.object);
+        }
+        let nobody = format!("{}/{name}", walk.one("nobody"));
+        let why = format!("{} not found", walk.quoted("nobody"));
+        walk.refused(&format!("{name} of nobody"), 404, "NotFound", &why, &walk.api.get(&nobody).await);
+    }
+}

@@ -19,6 +19,7 @@ pub(crate) struct Sample {
     pub(crate) creates: bool,
     pub(crate) keeps: String,
     pub(crate) late: bool,
+    pub(crate) settles: bool,
     pub(crate) fixed: bool,
 }
 
@@ -31,6 +32,7 @@ const WORDS: &[&str] = &[
     "generation",
     "labelled",
     "late",
+    "settles",
     "once",
     "conditional",
     "creates",
@@ -65,6 +67,7 @@ impl Sample {
             creates: is("creates"),
             keeps: part("keeps").map_or_else(String::new, |word| word.as_str().expect("a word").to_owned()),
             late: is("late"),
+            settles: is("settles"),
             fixed: is("fixed"),
         }
     }

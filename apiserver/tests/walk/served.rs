@@ -91,6 +91,11 @@ impl Served {
         format!("{}/{}", root(&self.version), self.plural)
     }
 
+    /// The path by which older clients watch all objects.
+    pub(crate) fn watched(&self) -> String {
+        format!("{}/watch/{}", root(&self.version), self.plural)
+    }
+
     /// Without the version; empty for the core.
     pub(crate) fn group(&self) -> &str {
         self.version.split_once('/').map_or("", |(group, _)| group)

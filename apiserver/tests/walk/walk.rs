@@ -31,6 +31,8 @@ pub(crate) struct Made {
     /// Its path.
     pub(crate) path: String,
     /// As the server answered.
+    pub(crate) answer: Value,
+    /// As it is when the server itself has nothing more to write.
     pub(crate) object: Value,
 }
 
@@ -129,9 +131,25 @@ impl<'a> Walk<'a> {
     pub(crate) async fn make_of(&mut self, object: Value) -> Option<Made> {
         let number = self.number;
         let answer = self.api.post(&self.all(), &object).await;
-        let object = self.code("create", 201, answer)?.value;
-        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        Some(Made { number, path: self.one(&name), name, object })
+        let answer = self.code("create", 201, answer)?.value;
+        let name = answer["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let object = self.settled(&name, answer.clone()).await;
+        Some(Made { number, path: self.one(&name), name, answer, object })
+    }
+
+    /// A new object, when the server itself has written what it writes of it.
+    pub(crate) async fn settled(&self, name: &str, object: Value) -> Value {
+        if !self.sample.settles {
+            return object;
+        }
+        let query = format!("watch=true&fieldSelector=metadata.name%3D{name}&timeoutSeconds=10");
+        let mut watch = self.api.watch(&format!("{}?{query}", self.all())).await;
+        while let Some(mut event) = watch.next().await {
+            if event["object"]["status"]["conditions"].is_array() {
+                return event["object"].take();
+            }
+        }
+        object
     }
 
     /// The object as it is now.

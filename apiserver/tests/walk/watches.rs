@@ -15,7 +15,10 @@ pub(crate) async fn changes(walk: &mut Walk<'_>) {
     let mut some =
         walk.api.watch(&format!("{}{query}&labelSelector=walk%3Dyes,stage%3Don", walk.all())).await;
     let Some(made) = walk.make().await else { return };
-    let mut seen = vec![("ADDED", made.object.clone())];
+    let mut seen = vec![("ADDED", made.answer.clone())];
+    if walk.sample.settles {
+        seen.push(("MODIFIED", made.object.clone()));
+    }
     let mut chosen = Vec::new();
     for (stage, in_all, in_some) in [
         (Some("on"), "MODIFIED", Some("ADDED")),
@@ -85,4 +88,48 @@ async fn remove(walk: &mut Walk<'_>, made: &Made) -> Vec<(&'static str, Value)> 
     // Something holds it: it is shown going before it is gone.
     walk.release(&made.path).await;
     vec![("MODIFIED", left.value.clone()), ("DELETED", merged(&left.value, &json!({})))]
+}
+
+/// A watch of one name sees one object, and the present comes first, in whatever form is asked for.
+pub(crate) async fn forms(walk: &mut Walk<'_>) {
+    walk.step("forms of watches").await;
+    let (Some(a), Some(_)) = (walk.make().await, walk.make().await) else { return };
+    let named = format!("fieldSelector=metadata.name%3D{}&timeoutSeconds=1", a.name);
+    let all = walk.all();
+    for (what, target) in [
+        ("by name", format!("{all}?watch=true&{named}")),
+        ("by the older path", format!("{}?{named}", walk.served.watched())),
+        (
+            "with a bookmark",
+            format!(
+                "{all}?watch=1&{named}&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+            ),
+        ),
+    ] {
+        let mut watch = walk.api.watch(&target).await;
+        let event = watch.next().await.unwrap_or_default();
+        walk.same(what, &event, &json!({"type": "ADDED", "object": a.object}));
+        let end = watch.next().await.unwrap_or_default();
+        if what == "with a bookmark" {
+            let mark = &end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"];
+            let head = json!([end["type"], end["object"]["kind"], mark]);
+            walk.same(what, &head, &json!(["BOOKMARK", walk.served.kind, "true"]));
+        } else {
+            walk.same(what, &end, &Value::Null);
+        }
+    }
+    for form in ["Table", "PartialObjectMetadata"] {
+        let accept = format!("application/json;as={form};v=v1;g=meta.k8s.io");
+        let target = format!("{all}?watch=true&{named}");
+        let answer = walk.api.send("GET", &target, &[("accept", &accept)], "").await;
+        let Some(answer) = walk.code(form, 200, answer) else { continue };
+        let event: Value = serde_json::from_str(&answer.text).unwrap_or_default();
+        let head = json!([event["type"], event["object"]["kind"], event["object"]["apiVersion"]]);
+        walk.same(form, &head, &json!(["ADDED", form, "meta.k8s.io/v1"]));
+        let metadata = match form {
+            "Table" => &event["object"]["rows"][0]["object"]["metadata"],
+            _ => &event["object"]["metadata"],
+        };
+        walk.same(form, metadata, &a.object["metadata"]);
+    }
 }

@@ -53,7 +53,7 @@ pub(crate) async fn create(walk: &mut Walk<'_>) -> bool {
         walk.refused("in a namespace that is not there", 404, "NotFound", why, &answer);
     }
     if walk.served.part("status").is_some() {
-        status_is_reset(walk, &made.object["status"]).await;
+        status_is_reset(walk, &made.answer["status"]).await;
     }
     true
 }
@@ -67,10 +67,10 @@ async fn status_is_reset(walk: &mut Walk<'_>, ordinary: &Value) {
     };
     let Some(made) = walk.make_of(merged(&object, &status)).await else { return };
     if !walk.sample.keeps.is_empty() {
-        let kept = merged(&made.object, &status);
-        walk.same("the status of a new object is kept", &made.object["status"], &kept["status"]);
+        let kept = merged(&made.answer, &status);
+        walk.same("the status of a new object is kept", &made.answer["status"], &kept["status"]);
     } else {
-        walk.same("the status of a new object", &made.object["status"], ordinary);
+        walk.same("the status of a new object", &made.answer["status"], ordinary);
     }
 }
 
