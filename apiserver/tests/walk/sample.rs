@@ -76,6 +76,12 @@ impl Sample {
         self.object["apiVersion"] == served.version && self.object["kind"] == served.kind
     }
 
+    /// The API group; empty for the core.
+    pub(crate) fn group(&self) -> String {
+        let version = self.object["apiVersion"].as_str().unwrap_or_default();
+        version.split_once('/').map_or_else(String::new, |(group, _)| group.to_owned())
+    }
+
     /// Version and kind, for messages.
     pub(crate) fn kind(&self) -> String {
         let text = |key: &str| self.object[key].as_str().unwrap_or_default();
