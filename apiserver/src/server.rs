@@ -13,7 +13,8 @@ use std::time::Duration;
 use api::status::Status;
 use base::Tasks;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::RETRY_AFTER;
+use http::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde_json::Value;
 use store::Store;
@@ -156,14 +157,26 @@ impl ApiServer {
             .map_err(|error| Status::bad_request(format!("{method} {target}: {error}")))?;
         let connection = Connection { identity: Some(Arc::new(user.clone())), ..Connection::default() };
         let response = pipeline::handle(&self.0, &connection, request).await;
-        let ok = response.status().is_success();
+        let code = response.status();
+        let retry_after =
+            response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = retry_after.unwrap_or(1);
         let bytes = http_body_util::BodyExt::collect(response.into_body())
             .await
             .map_err(|error| Status::internal(format!("{method} {target}: {error}")))?
             .to_bytes();
-        let parsed =
-            if ok { serde_json::from_slice(&bytes).map(Ok) } else { serde_json::from_slice(&bytes).map(Err) };
-        parsed.map_err(|error| Status::internal(format!("{method} {target}: {error}")))?
+        let unreadable = |error: serde_json::Error| Status::internal(format!("{method} {target}: {error}"));
+        if code.is_success() {
+            return serde_json::from_slice(&bytes).map_err(unreadable);
+        }
+        Err(match serde_json::from_slice(&bytes) {
+            Ok(status) => status,
+            // Overload protection answers in plain text.
+            Err(_) if code == StatusCode::TOO_MANY_REQUESTS => {
+                Status::too_many_requests(String::from_utf8_lossy(&bytes).trim_end(), retry_after)
+            }
+            Err(error) => unreadable(error),
+        })
     }
 
     /// Serves the API over TLS until the server ends.

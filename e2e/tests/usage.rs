@@ -19,7 +19,7 @@ fn line(what: &[&str], code: i32, output: &Output) -> String {
 
 #[test]
 fn bad_usage_is_told_in_one_line() {
-    let cases: [(&[&str], &str); 22] = [
+    let cases: [(&[&str], &str); 24] = [
         (&["up", "--nodes", "0"], "--nodes"),
         (&["up", "--nodes", "101"], "--nodes"),
         (&["up", "--nodes", "abc"], "--nodes"),
@@ -35,6 +35,8 @@ fn bad_usage_is_told_in_one_line() {
         (&["up", "now"], "now"),
         (&["server", "--store", "etcd"], "--etcd-endpoints"),
         (&["server", "--nodes", "2"], "--nodes"),
+        (&["server", "--audit-policy-file", "/no/file", "--audit-log-path", "-"], "/no/file: No such file"),
+        (&["server", "--audit-log-path", "-"], "--audit-policy-file"),
         (&["agent", "--token", "x"], "--token"),
         (&["agent", "--agent-port", "x"], "--agent-port"),
         (&["token", "create", "--hours", "0"], "--hours"),
