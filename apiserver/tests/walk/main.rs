@@ -8,6 +8,7 @@ mod applies;
 #[path = "../api/common.rs"]
 mod common;
 mod deletes;
+mod discovery;
 mod forms;
 mod lists;
 mod methods;

@@ -35,11 +35,7 @@ impl Served {
     /// All resources of all groups, in the order of the discovery.
     pub(crate) async fn all(api: &Api) -> Vec<Self> {
         let mut all = Vec::new();
-        let groups = api.get("/apis").await.ok();
-        let versions = groups["groups"].as_array().into_iter().flatten().flat_map(|group| {
-            group["versions"].as_array().into_iter().flatten().map(|version| text(&version["groupVersion"]))
-        });
-        for version in ["v1".to_owned()].into_iter().chain(versions) {
+        for version in versions(api).await {
             all.extend(Self::of(api, &version).await);
         }
         all
@@ -110,6 +106,16 @@ impl Served {
     }
 }
 
-fn root(version: &str) -> String {
+/// The versions of all groups, the core's first.
+pub(crate) async fn versions(api: &Api) -> Vec<String> {
+    let groups = api.get("/apis").await.ok();
+    let versions = groups["groups"].as_array().into_iter().flatten().flat_map(|group| {
+        group["versions"].as_array().into_iter().flatten().map(|version| text(&version["groupVersion"]))
+    });
+    ["v1".to_owned()].into_iter().chain(versions).collect()
+}
+
+/// The path of a version.
+pub(crate) fn root(version: &str) -> String {
     if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") }
 }
