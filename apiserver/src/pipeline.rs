@@ -12,7 +12,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use tracing::{debug, error, warn};
 
 use crate::audit::Stage;
-use crate::auth::Decision;
+use crate::auth::{Decision, forbidden};
 use crate::body::RequestBody;
 use crate::context::Context;
 use crate::negotiate::{self, Accept, Media};
@@ -20,7 +20,7 @@ use crate::notes::{Ending, Notes};
 use crate::registry::{self, verbs};
 use crate::routes::{self, Access, RouteRequest};
 use crate::server::Server;
-use crate::{Attributes, Body, Connection, RequestInfo, UserInfo, respond};
+use crate::{Body, Connection, RequestInfo, UserInfo, respond};
 
 /// Answers one request.
 pub async fn handle(
@@ -219,29 +219,6 @@ fn authorize(server: &Server, info: &RequestInfo, user: &Arc<UserInfo>, notes: &
         Decision::Allow => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&attributes, &reason)),
     }
-}
-
-/// Upstream's words for a request that nobody allows.
-pub fn forbidden(attributes: &Attributes, reason: &str) -> Status {
-    let Attributes { user, verb, group, resource, subresource, namespace, name, path, .. } = attributes;
-    let user = api::field::quote(&user.name);
-    let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-    if !attributes.resource_request {
-        let what = format!("User {user} cannot {verb} path {}{because}", api::field::quote(path));
-        return Status::forbidden(api::status::GroupResource::new("", ""), "", what);
-    }
-    let whole = if subresource.is_empty() { resource.clone() } else { format!("{resource}/{subresource}") };
-    let place = if namespace.is_empty() {
-        " at the cluster scope".to_owned()
-    } else {
-        format!(" in the namespace {}", api::field::quote(namespace))
-    };
-    let what = format!(
-        "User {user} cannot {verb} resource {} in API group {}{place}{because}",
-        api::field::quote(&whole),
-        api::field::quote(group)
-    );
-    Status::forbidden(api::status::GroupResource::new(group, resource), name, what)
 }
 
 /// 429, in upstream's form: plain text, so that it costs nothing to make.

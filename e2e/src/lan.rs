@@ -45,7 +45,7 @@ impl Subnet {
 
 /// Makes the test's own machine the router between [`NEAR`] and [`FAR`].
 pub fn connect_far() -> io::Result<()> {
-    run(&format!("ip link add {} type bridge", FAR.bridge))?;
+    run(&format!("ip link add {} address 02:00:c0:a8:4e:01 type bridge", FAR.bridge))?;
     run(&format!("ip address add {}/24 dev {}", FAR.router(), FAR.bridge))?;
     run(&format!("ip link set {} up", FAR.bridge))?;
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")

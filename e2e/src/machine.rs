@@ -14,7 +14,9 @@ pub fn isolate() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     for command in [
         "ip link set lo up",
-        "ip link add lan0 type bridge",
+        // With an address of its own: a bridge without one changes it with its ports, and whoever knows it under the old
+        // one can't reach it for a while.
+        "ip link add lan0 address 02:00:c0:a8:4d:01 type bridge",
         &format!("ip address add {ADDRESS}/24 dev lan0"),
         "ip link set lan0 up",
         "ip route add default via 192.168.77.254 dev lan0",

@@ -18,10 +18,9 @@ use tracing::debug;
 
 use super::Sender;
 use crate::admission::{AdmissionContext, Operation};
-use crate::auth::Decision;
+use crate::auth::{Decision, forbidden};
 use crate::body::Body;
 use crate::context::Context;
-use crate::pipeline;
 use crate::server::Server;
 
 /// In which SPDY names what its streams are for.
@@ -78,7 +77,7 @@ pub(super) fn allow(server: &Server, context: &Context<'_>) -> Result<(), Status
         let mut attributes = info.attributes(context.user.clone());
         "create".clone_into(&mut attributes.verb);
         if let Decision::Deny(reason) | Decision::NoOpinion(reason) = server.auth.authorize(&attributes) {
-            return Err(pipeline::forbidden(&attributes, &reason));
+            return Err(forbidden(&attributes, &reason));
         }
     }
     let row = server.registry.table().preferred("", "pods").cloned().ok_or_else(Status::unknown_path)?;

@@ -15,6 +15,11 @@ const KIND: &str = "bootstrap.kubernetes.io/token";
 /// The group of everybody who comes with a bootstrap token.
 pub const BOOTSTRAPPERS: &str = "system:bootstrappers";
 
+/// Whether a token has the form of a bootstrap token.
+pub fn may_be(token: &str) -> bool {
+    split_bearer(token).is_some()
+}
+
 /// Whom the token speaks for; `None` if it has not the form of a bootstrap token, or is unknown or expired.
 pub fn verify(objects: &Objects, token: &str, now: Timestamp) -> Option<UserInfo> {
     let (id, secret) = split_bearer(token)?;

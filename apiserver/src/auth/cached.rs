@@ -4,8 +4,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
+use tokio::sync::Mutex;
+use tracing::debug;
+
 use super::source::{Item, Kind, Source};
-use crate::cache::{Cache, Entry, Field, FieldTerm, Selector};
+use crate::cache::{Cache, Caches, Entry, Field, FieldTerm, Selector};
 use crate::registry::Registry;
 
 const KINDS: [Kind; 15] = [
@@ -27,7 +31,12 @@ const KINDS: [Kind; 15] = [
 ];
 
 /// The caches of the kinds that decisions are made by. A kind that this server does not have has no objects.
-pub(super) struct Cached(HashMap<Kind, Arc<Cache>>);
+pub(super) struct Cached {
+    by_kind: HashMap<Kind, Arc<Cache>>,
+    all: Arc<Caches>,
+    /// One at a time asks the store how far it is: whoever comes with bad credentials can't keep it busy.
+    catching_up: Mutex<()>,
+}
 
 impl Cached {
     pub(super) fn new(registry: &Registry) -> Self {
@@ -35,11 +44,15 @@ impl Cached {
             let (group, plural) = kind.resource();
             Some((kind, registry.cache_of(group, plural)?))
         };
-        Self(KINDS.into_iter().filter_map(cache).collect())
+        Self {
+            by_kind: KINDS.into_iter().filter_map(cache).collect(),
+            all: registry.caches.clone(),
+            catching_up: Mutex::new(()),
+        }
     }
 
     fn select(&self, kind: Kind, selector: &Selector) -> Vec<Item> {
-        self.0
+        self.by_kind
             .get(&kind)
             .map(|cache| cache.list(selector).iter().map(|entry| item(entry)).collect())
             .unwrap_or_default()
@@ -57,13 +70,13 @@ fn item(entry: &Entry) -> Item {
 
 impl fmt::Debug for Cached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.by_kind.keys()).finish()
     }
 }
 
 impl Source for Cached {
     fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Item> {
-        self.0.get(&kind)?.get(namespace, name).map(|entry| item(&entry))
+        self.by_kind.get(&kind)?.get(namespace, name).map(|entry| item(&entry))
     }
 
     fn list(&self, kind: Kind) -> Vec<Item> {
@@ -75,7 +88,7 @@ impl Source for Cached {
     }
 
     fn pods_on(&self, node: &str) -> Vec<Item> {
-        let Some(index) = self.0.get(&Kind::Pod).and_then(|cache| cache.field("spec.nodeName")) else {
+        let Some(index) = self.by_kind.get(&Kind::Pod).and_then(|cache| cache.field("spec.nodeName")) else {
             return Vec::new();
         };
         let term = FieldTerm { field: Field::Row(index), equals: true, value: node.to_owned() };
@@ -83,6 +96,15 @@ impl Source for Cached {
     }
 
     fn version(&self, kind: Kind) -> i64 {
-        self.0.get(&kind).map(|cache| cache.last_change()).unwrap_or_default()
+        self.by_kind.get(&kind).map(|cache| cache.last_change()).unwrap_or_default()
+    }
+
+    fn catch_up(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let _one = self.catching_up.lock().await;
+            if let Err(failure) = self.all.fresh().await {
+                debug!(?failure, "decisions go by what is known");
+            }
+        })
     }
 }

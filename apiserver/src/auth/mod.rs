@@ -100,7 +100,7 @@ impl Auth {
         parts: &Parts,
         connection: &Connection,
     ) -> Result<Option<Arc<UserInfo>>, Status> {
-        match self.credentials(&parts.headers, connection)? {
+        match self.credentials(&parts.headers, connection).await? {
             Some(user) => Ok(Some(user)),
             None if PUBLIC.contains(&parts.uri.path().trim_end_matches('/')) => Ok(None),
             None => Err(unauthorized()),
@@ -108,7 +108,7 @@ impl Auth {
     }
 
     /// Whom the credentials name, if there are any.
-    fn credentials(
+    async fn credentials(
         &self,
         headers: &HeaderMap,
         connection: &Connection,
@@ -128,14 +128,27 @@ impl Auth {
         let Some(header) = headers.get(AUTHORIZATION) else { return Ok(None) };
         let token = header.to_str().ok().and_then(bearer).ok_or_else(unauthorized)?;
         let own = [self.tokens.issuer().to_owned()];
-        self.token(token, &own).map(|(user, _)| Some(Arc::new(user))).map_err(|reason| {
+        self.token(token, &own).await.map(|(user, _)| Some(Arc::new(user))).map_err(|reason| {
             debug!(%reason, "a bearer token was refused");
             unauthorized()
         })
     }
 
     /// Whom a bearer token speaks for, and to which of `audiences`.
-    fn token(&self, token: &str, audiences: &[String]) -> Result<(UserInfo, Vec<String>), String> {
+    async fn token(&self, token: &str, audiences: &[String]) -> Result<(UserInfo, Vec<String>), String> {
+        let refused = match self.known_token(token, audiences) {
+            Ok(known) => return Ok(known),
+            Err(refused) => refused,
+        };
+        // What it depends on may be newer than what is known here: a token is used as soon as it is made.
+        if !self.tokens.is_own(token) && !bootstrap_token::may_be(token) {
+            return Err(refused);
+        }
+        self.objects.catch_up().await;
+        self.known_token(token, audiences)
+    }
+
+    fn known_token(&self, token: &str, audiences: &[String]) -> Result<(UserInfo, Vec<String>), String> {
         if let Some(verified) = self.tokens.verify(token) {
             let verified = verified?;
             let meant: Vec<String> =

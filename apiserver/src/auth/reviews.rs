@@ -20,7 +20,7 @@ const GROUP: &str = "authorization.k8s.io";
 
 impl Auth {
     /// Answers a review: the object with its status filled in. `namespace` is that of the request's path.
-    pub fn review(
+    pub async fn review(
         &self,
         user: &Arc<UserInfo>,
         namespace: &str,
@@ -28,7 +28,7 @@ impl Auth {
         mut object: Box<dyn Object>,
     ) -> Result<Box<dyn Object>, Status> {
         match answer {
-            Answer::TokenReview => self.token_review(of(&mut object)?)?,
+            Answer::TokenReview => self.token_review(of(&mut object)?).await?,
             Answer::SelfSubjectReview => {
                 let review: &mut authentication::SelfSubjectReview = of(&mut object)?;
                 review.status =
@@ -63,7 +63,7 @@ impl Auth {
         Ok(object)
     }
 
-    fn token_review(&self, review: &mut authentication::TokenReview) -> Result<(), Status> {
+    async fn token_review(&self, review: &mut authentication::TokenReview) -> Result<(), Status> {
         let token = review.spec.token.clone();
         if token.is_empty() {
             return Err(Status::bad_request("token is required for TokenReview in authentication"));
@@ -71,7 +71,7 @@ impl Auth {
         let asked = review.spec.audiences.clone().unwrap_or_default();
         let audiences = if asked.is_empty() { vec![self.tokens.issuer().to_owned()] } else { asked.clone() };
         let mut status = authentication::TokenReviewStatus::default();
-        match self.token(&token, &audiences) {
+        match self.token(&token, &audiences).await {
             Ok((user, meant)) => {
                 status.authenticated = Some(true);
                 status.user = Some(user_info(&user));

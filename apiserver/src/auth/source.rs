@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use tracing::error;
 
@@ -85,6 +86,8 @@ pub trait Source: Debug + Send + Sync {
     fn pods_on(&self, node: &str) -> Vec<Item>;
     /// Changes whenever an object of the kind does: what was derived at one value holds as long as it stays.
     fn version(&self, kind: Kind) -> i64;
+    /// Waits until the present shows everything that was acknowledged before this call, or for as long as is sensible.
+    fn catch_up(&self) -> BoxFuture<'_, ()>;
 }
 
 /// A shared [`Source`].
@@ -102,7 +105,11 @@ pub(crate) mod fixed {
     use super::{Item, Kind, Source};
 
     #[derive(Debug, Default)]
-    pub(crate) struct Fixed(Mutex<(i64, BTreeMap<(Kind, String, String), Item>)>);
+    pub(crate) struct Fixed(
+        Mutex<(i64, BTreeMap<(Kind, String, String), Item>)>,
+        /// What is in the store already, but not here.
+        Mutex<Option<(Kind, Value)>>,
+    );
 
     impl Fixed {
         pub(crate) fn put(&self, kind: Kind, object: Value) {
@@ -117,6 +124,11 @@ pub(crate) mod fixed {
                 json: object.to_string().into(),
             };
             state.1.insert((kind, namespace, name), item);
+        }
+
+        /// Puts an object where it is seen only after catching up.
+        pub(crate) fn put_late(&self, kind: Kind, object: Value) {
+            *self.1.lock().unwrap() = Some((kind, object));
         }
 
         pub(crate) fn remove(&self, kind: Kind, namespace: &str, name: &str) {
@@ -153,6 +165,14 @@ pub(crate) mod fixed {
 
         fn version(&self, _: Kind) -> i64 {
             self.0.lock().unwrap().0
+        }
+
+        fn catch_up(&self) -> futures::future::BoxFuture<'_, ()> {
+            Box::pin(async {
+                if let Some((kind, object)) = self.1.lock().unwrap().take() {
+                    self.put(kind, object);
+                }
+            })
         }
     }
 }

@@ -6,6 +6,7 @@ use super::source::Kind;
 use super::source::fixed::Fixed;
 use super::*;
 use crate::pki::Pki;
+use crate::pki::join_token::JoinToken;
 
 struct Setup {
     auth: Auth,
@@ -128,6 +129,20 @@ async fn a_bearer_token_is_good_or_refused() {
 }
 
 #[tokio::test]
+async fn a_token_is_good_as_soon_as_it_is_made() {
+    let setup = setup();
+    let token = JoinToken::generate("ab".repeat(32), &Random::seeded(3));
+    let authorization = [("authorization", format!("Bearer {}", token.bearer()))];
+    let headers = authorization.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let nobody = Connection::default();
+    assert!(setup.ask("/api", &headers, &nobody).await.is_err());
+    // Stored, perhaps through another server, and not seen here yet.
+    setup.objects.put_late(Kind::Secret, bootstrap_token::secret(&token, None, ""));
+    let user = setup.ask("/api", &headers, &nobody).await.unwrap().unwrap();
+    assert_eq!(user.name, format!("system:bootstrap:{}", token.id));
+}
+
+#[tokio::test]
 async fn acting_as_another_needs_permission_for_every_part() {
     let setup = setup();
     let anna = as_user(UserInfo::new("anna", &[]));
@@ -211,6 +226,7 @@ async fn refusals_are_in_upstreams_words() {
 mod reviews {
     use api::object::Object;
     use api::resource::Answer;
+    use futures::FutureExt;
     use serde::de::DeserializeOwned;
     use serde_json::Value;
 
@@ -227,6 +243,8 @@ mod reviews {
         setup
             .auth
             .review(&Arc::new(user.clone()), namespace, answer, Box::new(object))
+            .now_or_never()
+            .expect("objects in memory keep nobody waiting")
             .map(|object| object.to_value()["status"].clone())
     }
 
@@ -350,7 +368,7 @@ mod reviews {
         assert_eq!(ask(&identity::node("n"))["incomplete"], true);
         let review: SelfSubjectReview = serde_json::from_value(json!({"metadata": {}})).unwrap();
         let anna = Arc::new(UserInfo::new("anna", &["team"]));
-        let answer = setup.auth.review(&anna, "", Answer::SelfSubjectReview, Box::new(review)).unwrap();
+        let answer = setup.auth.review(&anna, "", Answer::SelfSubjectReview, Box::new(review)).await.unwrap();
         assert_eq!(
             answer.to_value()["status"]["userInfo"],
             json!({"username": "anna", "groups": ["team", "system:authenticated"]})

@@ -228,6 +228,11 @@ impl Tokens {
         Ok(())
     }
 
+    /// Whether this cluster has signed a token, however good it still is.
+    pub fn is_own(&self, token: &str) -> bool {
+        self.pki.tokens().verify(token).is_some()
+    }
+
     /// Whom a token speaks for; `None` if it is no token of ours. An error if it was one and is not good (any more).
     pub fn verify(&self, token: &str) -> Option<Result<Verified, String>> {
         let claims: Claims = serde_json::from_value(self.pki.tokens().verify(token)?).ok()?;

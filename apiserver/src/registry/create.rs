@@ -235,6 +235,6 @@ pub async fn answered(
     if !errors.is_empty() {
         return Err(Status::invalid(&row.group, &row.kind, "", &errors));
     }
-    let object = server.auth.review(context.user, &context.info.namespace, answer, object)?;
+    let object = server.auth.review(context.user, &context.info.namespace, answer, object).await?;
     answer_object(StatusCode::CREATED, context.accept, &*object)
 }
