@@ -67,8 +67,14 @@ pub struct Embedded {
     retention: Arc<Retention>,
     writer: Writer,
     directory: Option<PathBuf>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<WriterThread>,
     tasks: Tasks,
+}
+
+/// The writer's thread, and the right to tell it to end however full its queue is.
+struct WriterThread {
+    close: mpsc::OwnedPermit<Command>,
+    handle: JoinHandle<()>,
 }
 
 /// Where requests to the core go.
@@ -93,7 +99,7 @@ impl Writer {
             Self::Thread(commands) => {
                 let (reply, answer) = oneshot::channel();
                 let commands = commands.as_ref().ok_or_else(stopped)?;
-                commands.send((request, reply)).await.map_err(|_| stopped())?;
+                commands.send(Command::Request(request, reply)).await.map_err(|_| stopped())?;
                 answer.await.map_err(|_| stopped())?
             }
         }
@@ -148,12 +154,13 @@ impl Embedded {
         let core = Core::open(connection, hub.clone(), Some(&boot())).map_err(named)?;
         let leases = core.leases().map_err(named)?;
         let (sender, commands) = mpsc::channel(writer::QUEUE);
-        let thread = writer::start(core, commands, &path, lock).map_err(named)?;
+        let close = sender.clone().try_reserve_owned().map_err(|_| stopped())?;
+        let handle = writer::start(core, commands, &path, lock).map_err(named)?;
         let reader = Reader::Pool(Arc::new(Pool::new(path, tasks.clone())));
         let mut store =
             Self::assemble(hub, reader, Writer::Thread(Some(sender)), leases, clock, tasks, options);
         store.directory = Some(dir.to_owned());
-        store.thread = Some(thread);
+        store.thread = Some(WriterThread { close, handle });
         Ok(store)
     }
 
@@ -268,12 +275,14 @@ impl Drop for Embedded {
             pool.close();
         }
         if let Writer::Thread(commands) = &mut self.writer {
-            // The thread ends once the last sender is gone; then the directory is free for the next.
             *commands = None;
         }
         if let Some(thread) = self.thread.take() {
+            // It is told, as a task of this very runtime thread may hold a sender while it waits for an answer. Once it
+            // has ended, the directory is free for the next.
+            thread.close.send(Command::Close);
             // A panic of that thread was reported by itself.
-            let _ = thread.join();
+            let _ = thread.handle.join();
         }
     }
 }

@@ -26,11 +26,16 @@ const CHECKPOINT_BYTES: usize = 4 << 20;
 /// A write-ahead log of more pages than this is emptied with the writer waiting.
 const LOG_PAGES: i64 = 16_384;
 
-/// A request and where its answer goes.
-pub(crate) type Command = (Request, oneshot::Sender<Result<Reply, Error>>);
+/// What the writer is told.
+pub(crate) enum Command {
+    /// A request and where its answer goes.
+    Request(Request, oneshot::Sender<Result<Reply, Error>>),
+    /// To end. What was asked before is answered, what is asked later never is.
+    Close,
+}
 
 /// Starts the writer on `core`, whose database is at `path`. `lock` is held until the thread ends.
-/// The thread ends when all senders of `commands` are gone.
+/// The thread ends when it is told to, or when all senders of `commands` are gone.
 pub(crate) fn start(
     core: Core,
     commands: mpsc::Receiver<Command>,
@@ -48,7 +53,8 @@ pub(crate) fn start(
 }
 
 fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, checkpointer: Checkpointer) {
-    loop {
+    let mut open = true;
+    while open {
         let first = if core.has_chores() {
             match commands.try_recv() {
                 Ok(command) => command,
@@ -65,12 +71,16 @@ fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, checkpointer: Chec
                 None => break,
             }
         };
-        let (mut requests, mut replies) = (vec![first.0], vec![first.1]);
-        while requests.len() < GROUP
-            && let Ok((request, reply)) = commands.try_recv()
-        {
+        let (mut requests, mut replies) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(command) = next {
+            let Command::Request(request, reply) = command else {
+                open = false;
+                break;
+            };
             requests.push(request);
             replies.push(reply);
+            next = if requests.len() < GROUP { commands.try_recv().ok() } else { None };
         }
         for (reply, answer) in replies.into_iter().zip(core.commit(&requests)) {
             // Whoever asked may have gone away; what is committed stays committed.

@@ -52,6 +52,24 @@ async fn a_backup_restores_at_a_higher_revision_with_history_compacted() {
 }
 
 #[tokio::test]
+async fn a_store_closes_while_its_own_task_waits_for_an_answer() {
+    let (dir, tasks) = (tempfile::tempdir().unwrap(), Tasks::new("test"));
+    let store = open(&dir.path().join("a"), &tasks).unwrap();
+    put(&store, "/a", b"1".to_vec()).await;
+    let backup = dir.path().join("backup");
+    store.backup(&backup).await.unwrap();
+    for round in 0..20 {
+        let dir = dir.path().join(format!("b{round}"));
+        // Its history ends at a higher revision, so that there is something to compact at once.
+        Embedded::restore(&backup, &dir).unwrap();
+        let restored = open(&dir, &tasks).unwrap();
+        // Lets the task ask; the answer finds this thread waiting for the writer to end.
+        tokio::task::yield_now().await;
+        drop(restored);
+    }
+}
+
+#[tokio::test]
 async fn compaction_gives_space_back_to_the_file_system() {
     let (dir, tasks) = (tempfile::tempdir().unwrap(), Tasks::new("test"));
     let store = open(dir.path(), &tasks).unwrap();
