@@ -175,7 +175,7 @@ async function pods() {
   }));
   const version = await run(['/skiff', 'version']);
   assert.equal(version.status.status, 'Success');
-  assert.match(version.out, /^Client/);
+  assert.match(version.out, /^skiff /);
   const wrong = await run(['/skiff', 'frobnicate']);
   assert.equal(wrong.status.reason, 'NonZeroExitCode');
   assert.deepEqual(wrong.status.details.causes, [{ reason: 'ExitCode', message: '2' }]);
