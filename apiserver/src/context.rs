@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use crate::audit::Recorder;
 use crate::body::RequestBody;
 use crate::negotiate::{Accept, Media, content_type};
+use crate::notes::Stay;
 use crate::{Connection, RequestInfo, UserInfo};
 
 /// Advice for the client, which comes back as `Warning` headers, and remarks for the audit log.
@@ -71,6 +72,8 @@ pub struct Context<'a> {
     pub warnings: &'a Warnings,
     /// What is recorded of the request, if anything.
     pub(crate) audit: Option<&'a Recorder>,
+    /// Held by what carries the request on when the connection is no longer HTTP: with it the request ends.
+    pub(crate) stay: &'a Arc<Stay>,
 }
 
 impl Context<'_> {

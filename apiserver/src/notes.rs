@@ -1,6 +1,6 @@
 //! What becomes known of a request on its way, for those who tell of it afterwards: response headers, metrics, audit.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use api::resource::Resource;
 use api::status::Status;
@@ -25,6 +25,7 @@ pub(crate) const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 #[derive(Debug)]
 pub(crate) struct Notes {
     pub(crate) warnings: Warnings,
+    pub(crate) stay: Arc<Stay>,
     sort: OnceLock<Sort>,
     recorder: OnceLock<Recorder>,
     id: Option<HeaderValue>,
@@ -40,6 +41,7 @@ impl Notes {
         let id = given.or_else(|| if wanted { new() } else { None });
         Self {
             warnings: Warnings::new(server.audit.is_some()),
+            stay: Arc::default(),
             sort: OnceLock::new(),
             recorder: OnceLock::new(),
             id,
@@ -133,7 +135,12 @@ pub(crate) struct Ending<'a> {
     lasting: Option<(Lasting, Arc<Series>)>,
 }
 
+/// Where the end of a request waits for the end of its stream, for as long as somebody holds it.
+#[derive(Debug, Default)]
+pub(crate) struct Stay(Mutex<Option<End>>);
+
 /// The end of an answer. Comes when it is dropped.
+#[derive(Debug)]
 struct End {
     clock: base::Clock,
     started: Instant,
@@ -183,6 +190,10 @@ impl<'a> Ending<'a> {
         let clock = self.server.config.clock.clone();
         let recorder = recorder.filter(|_| code != StatusCode::UNAUTHORIZED);
         let end = End { clock, started: self.started, series, code, media, recorder, _lasting: lasting };
+        if code == StatusCode::SWITCHING_PROTOCOLS {
+            *notes.stay.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+            return response;
+        }
         response.map(|body| end.after(body, info.is_long()))
     }
 }

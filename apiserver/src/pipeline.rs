@@ -156,8 +156,9 @@ async fn perform(
         Accept::read(&parts.headers, info.query.get("pretty"), transforms, protobuf)?
     };
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let (warnings, audit) = (&notes.warnings, notes.recorder());
-    let context = Context { info, user: &user, headers: &parts.headers, connection, accept, warnings, audit };
+    let (warnings, audit, stay) = (&notes.warnings, notes.recorder(), &notes.stay);
+    let context =
+        Context { info, user: &user, headers: &parts.headers, connection, accept, warnings, audit, stay };
     match target.subresource {
         Some(subresource) => {
             registry::subresources::answer(

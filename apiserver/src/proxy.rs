@@ -75,7 +75,7 @@ pub(crate) async fn answer(
     let remote = context.connection.remote.map(|remote| remote.ip());
     let wants_upgrade = headers::wants_upgrade(&parts.headers);
     if let Some(client) = client.filter(|_| wants_upgrade) {
-        return upgraded(server, &target, &paths, parts, remote, client).await;
+        return upgraded(server, context, &target, &paths, parts, client).await;
     }
     let query = parts.uri.query();
     if paths.inner.is_empty() && matches!(parts.method, Method::GET | Method::HEAD) {
@@ -137,13 +137,14 @@ async fn encrypted(
 /// A request that is to become something else than HTTP.
 async fn upgraded(
     server: &Arc<Server>,
+    context: &Context<'_>,
     target: &Target,
     paths: &Paths,
     parts: &Parts,
-    remote: Option<std::net::IpAddr>,
     client: OnUpgrade,
 ) -> Result<Response<Body>, Status> {
     let failed = |why: String| Status::failure(500, Reason::Unknown, why);
+    let remote = context.connection.remote.map(|remote| remote.ip());
     let mut request = Request::new(boxed(Empty::<Bytes>::new()));
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = uri(paths, parts.uri.query())?;
@@ -156,7 +157,7 @@ async fn upgraded(
     let code = answer.status();
     if code == StatusCode::SWITCHING_PROTOCOLS {
         let backend = hyper::upgrade::on(&mut answer);
-        agents::spawn(server, agents::copy(client, backend));
+        agents::spawn(server, context, agents::copy(client, backend));
         return Ok(agents::switching(std::mem::take(answer.headers_mut())));
     }
     if code.as_u16() < 400 {

@@ -56,10 +56,10 @@ pub(crate) async fn port_forward(
     }
     let agent = hyper::upgrade::on(&mut answer);
     if !tunnelled {
-        upgrade::spawn(server, upgrade::copy(client, agent));
+        upgrade::spawn(server, context, upgrade::copy(client, agent));
         return Ok(upgrade::switching(upgrade::of_the_stream(answer.headers())));
     }
-    upgrade::spawn(server, async move {
+    upgrade::spawn(server, context, async move {
         if let Some((client, agent)) = upgrade::both(client, agent).await {
             tunnel::carry(client, agent).await;
         }

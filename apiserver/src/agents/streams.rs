@@ -59,10 +59,10 @@ pub(crate) async fn streams(
     }
     let agent = hyper::upgrade::on(&mut answer);
     let Some(protocol) = protocol else {
-        upgrade::spawn(server, upgrade::copy(client, agent));
+        upgrade::spawn(server, context, upgrade::copy(client, agent));
         return Ok(upgrade::switching(upgrade::of_the_stream(answer.headers())));
     };
-    upgrade::spawn(server, async move {
+    upgrade::spawn(server, context, async move {
         if let Some((client, agent)) = upgrade::both(client, agent).await {
             spdy_streams::carry(client, agent, wanted, protocol).await;
         }

@@ -194,7 +194,15 @@ where
     Ok(sender)
 }
 
-/// Starts what carries a stream.
-pub(crate) fn spawn(server: &Arc<Server>, work: impl Future<Output = ()> + Send + 'static) {
-    server.tasks().spawn("stream through the API server", work);
+/// Starts what carries a stream. The request lasts until it has ended.
+pub(crate) fn spawn(
+    server: &Arc<Server>,
+    context: &Context<'_>,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    let stay = context.stay.clone();
+    server.tasks().spawn("stream through the API server", async move {
+        work.await;
+        drop(stay);
+    });
 }

@@ -257,6 +257,8 @@ async fn a_command_runs_for_a_client_that_speaks_spdy() {
     let [error, stdin, stdout, stderr] =
         ["error", "stdin", "stdout", "stderr"].map(|kind| connection.open(stream_of(kind)).unwrap());
     stderr.replied().await.unwrap();
+    let running = "subresource=\"exec\",scope=\"resource\",component=\"apiserver\"} 1\n";
+    assert!(lab.ask("GET", "/metrics", &[]).await.2.contains(running), "the stream is not counted");
     let input = Bytes::from(vec![b'x'; 1 << 20]);
     let writing = async {
         for piece in input.chunks(20_000) {
