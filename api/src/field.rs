@@ -6,6 +6,7 @@
 //! assert_eq!(FieldError::required(&path, "").to_string(), "spec.containers[0].image: Required value");
 //! ```
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde_json::Value;
@@ -316,13 +317,14 @@ pub fn aggregate(errors: &[FieldError]) -> String {
 
 /// Several messages in one line: alone as it is, several as `[a, b]`, each text once.
 pub fn aggregate_texts(texts: impl IntoIterator<Item = String>) -> String {
-    let mut seen: Vec<String> = Vec::new();
+    // There may be as many as an object has values.
+    let (mut seen, mut kept) = (HashSet::new(), Vec::new());
     for text in texts {
-        if !seen.contains(&text) {
-            seen.push(text);
+        if seen.insert(text.clone()) {
+            kept.push(text);
         }
     }
-    match seen.as_slice() {
+    match kept.as_slice() {
         [one] => one.clone(),
         [] => String::new(),
         many => format!("[{}]", many.join(", ")),

@@ -233,8 +233,10 @@ fn fields(data: &[u8]) {
 }
 
 fn quantity(data: &[u8]) {
-    if let Ok(quantity) = Quantity::parse(&text(data)) {
-        assert_eq!(Quantity::parse(&quantity.to_string()), Ok(quantity));
+    // Binary amounts lose their fraction when they are written; from then on nothing changes.
+    let again = |quantity: Quantity| Quantity::parse(&quantity.to_string()).unwrap();
+    if let Ok(quantity) = Quantity::parse(&text(data)).map(again) {
+        assert_eq!(again(quantity), quantity);
     }
 }
 

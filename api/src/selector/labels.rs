@@ -276,7 +276,6 @@ pub fn validate(selector: &meta::LabelSelector, path: &Path) -> Errors {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
-    Error,
     End,
     Close,
     Comma,
@@ -322,30 +321,14 @@ fn tokens(text: &str) -> Vec<(Token, String)> {
     let mut out = Vec::new();
     let mut rest = text.trim_start_matches(space);
     while let Some(first) = rest.chars().next() {
-        let (token, literal, used) = if special(first) {
-            // The longest run of symbols that is an operator.
-            let run = rest.find(|c| !special(c)).unwrap_or(rest.len());
-            let mut found: Option<(Token, usize)> = None;
-            let mut end = 0;
-            for i in 1..=run {
-                match keyword(&rest[..i]) {
-                    Some(token) => found = Some((token, i)),
-                    None if found.is_some() => break,
-                    None => {}
-                }
-                end = i;
-            }
-            match found {
-                Some((token, used)) => (token, rest[..used].to_owned(), used),
-                None => {
-                    (Token::Error, format!("error expected: keyword found '{}'", &rest[..end]), end.max(1))
-                }
-            }
+        let used = if special(first) {
+            // Each symbol is an operator, and so are some pairs of them.
+            if rest.get(..2).is_some_and(|pair| keyword(pair).is_some()) { 2 } else { 1 }
         } else {
-            let used = rest.find(|c| special(c) || space(c)).unwrap_or(rest.len());
-            let word = &rest[..used];
-            (keyword(word).unwrap_or(Token::Identifier), word.to_owned(), used)
+            rest.find(|c| special(c) || space(c)).unwrap_or(rest.len())
         };
+        let word = &rest[..used];
+        let (token, literal) = (keyword(word).unwrap_or(Token::Identifier), word.to_owned());
         out.push((token, literal));
         rest = rest[used..].trim_start_matches(space);
     }

@@ -72,6 +72,7 @@ async fn what_is_huge_is_refused_or_taken_in_one_pass() {
         (map(&format!(r#""data":{{"{key}":"v"}}"#)), 422),
         (map(&format!(r#""data":{{{}}}"#, many(LARGE / 20, &|n| format!(r#""k{n}":"v""#)))), 413),
         (map(&format!(r#""data":{{{}}}"#, many(LARGE / 10, &|_| r#""k":"v""#.to_owned()))), 201),
+        (map(&format!(r#""data":{{{}}}"#, many(10_000, &|n| format!(r#"" {n}":"v""#)))), 422),
         (map(&format!(r#""{key}":1,"x":[{}]"#, many(LARGE / 10, &|_| "{}".to_owned()))), 409),
     ] {
         let (found, message) = post(&api, json, body.clone()).await;

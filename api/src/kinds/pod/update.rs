@@ -1,6 +1,6 @@
 //! What may change about a pod once it exists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerStatus, NodeAffinity, NodeSelectorTerm, Pod, PodSchedulingGate, PodSpec, PodStatus,
@@ -168,18 +168,19 @@ fn deadline(errors: &mut Errors, new: &PodSpec, old: &PodSpec, path: &Path) -> b
 }
 
 fn added_tolerations(errors: &mut Errors, new: &[Toleration], old: &[Toleration], path: &Path) {
-    let still_there = |old: &Toleration| {
-        new.iter().any(|new| {
-            let old = Toleration { toleration_seconds: new.toleration_seconds, ..old.clone() };
-            same(&old, new)
-        })
-    };
-    if !old.iter().all(still_there) {
+    // There may be as many as an object has room for.
+    let there: HashSet<[&str; 4]> = new.iter().map(tolerated).collect();
+    if !old.iter().all(|old| there.contains(&tolerated(old))) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         errors.push(FieldError::forbidden(path, detail));
         return;
     }
     affinity::validate_tolerations(errors, new, path);
+}
+
+/// All of a toleration but for how long it holds.
+fn tolerated(toleration: &Toleration) -> [&str; 4] {
+    [&toleration.key, &toleration.operator, &toleration.value, &toleration.effect].map(text)
 }
 
 fn removed_gates(errors: &mut Errors, new: &[PodSchedulingGate], old: &[PodSchedulingGate], path: &Path) {
