@@ -4,6 +4,7 @@
 //! - [`containerd`]: another container runtime for it
 //! - [`web`]: who asks its services; [`load`]: who does so all the time
 //! - [`transcript`]: command lines with what they print; [`terminal`]: a program that believes to have a user
+//! - [`usage`]: what a process takes of the machine
 //! - [`sim`]: the whole control plane on virtual time, from a seed
 
 pub mod cluster;
@@ -14,4 +15,5 @@ pub mod machine;
 pub mod sim;
 pub mod terminal;
 pub mod transcript;
+pub mod usage;
 pub mod web;

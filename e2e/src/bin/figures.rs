@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use e2e::cluster::{Cluster, eventually, of_app, skiff};
 use e2e::machine;
+use e2e::usage::Usage;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -50,11 +51,11 @@ async fn measure() {
         .expect("the pods are deleted");
     eventually("no pods", &cache, |pods| pods.is_empty().then_some(())).await;
     base::Clock::system().wait(IDLE / 2).await;
-    let (before, _) = usage(cluster.process());
+    let before = Usage::of(cluster.process());
     base::Clock::system().wait(IDLE).await;
-    let (after, resident) = usage(cluster.process());
-    let share = (after - before).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
-    println!("idle: {share:.2} % of a core, {:.1} MiB resident", resident as f64 / (1 << 20) as f64);
+    let after = Usage::of(cluster.process());
+    let share = (after.processor - before.processor).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+    println!("idle: {share:.2} % of a core, {:.1} MiB resident", after.resident as f64 / (1 << 20) as f64);
 }
 
 async fn create(pods: &Api<Pod>, name: &str, count: usize) {
@@ -76,15 +77,4 @@ fn running(pods: &[Arc<Pod>], app: &str, count: usize) -> Option<()> {
     let phase =
         |pod: &&Arc<Pod>| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
     (of_app(pods, app).filter(phase).count() == count).then_some(())
-}
-
-/// CPU time and resident memory of a process.
-fn usage(pid: u32) -> (Duration, u64) {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let field =
-        |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
-    // Counted from the state, which is the third field: utime is the 14th, stime the 15th, rss the 24th.
-    let ticks = field(11) + field(12);
-    (Duration::from_millis(ticks * 10), field(21) * 4096)
 }
