@@ -9,7 +9,10 @@ use serde_json::{Map, Number, Value};
 use crate::field::quote;
 
 /// Lists and objects may be nested this deep; deeper input is refused before it can exhaust a stack.
-pub(crate) const MAX_DEPTH: usize = 300;
+pub const MAX_DEPTH: usize = 300;
+/// The stack on which YAML of that depth can be parsed: the parser takes up to 32 KiB for each level when it is not
+/// optimized, which is more than a thread has. What is not needed of it is never touched.
+pub const YAML_STACK: usize = 16 << 20;
 
 /// The text is not JSON, in Go's words.
 #[derive(Clone, Debug, PartialEq, Eq)]

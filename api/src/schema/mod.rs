@@ -28,7 +28,7 @@ pub mod sample;
 mod table;
 mod time;
 
-pub(crate) use json::MAX_DEPTH;
+pub use json::{MAX_DEPTH, YAML_STACK};
 pub use time::duration;
 
 /// The number of a type in its table.

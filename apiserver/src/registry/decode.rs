@@ -4,7 +4,7 @@ use api::cbor;
 use api::object::Object;
 use api::resource::{GroupVersionKind, Resource};
 use api::schema::decode::{self, FieldValidation};
-use api::schema::protobuf;
+use api::schema::{MAX_DEPTH, YAML_STACK, protobuf};
 use api::status::Status;
 use bytes::Bytes;
 use serde_json::Value;
@@ -88,9 +88,10 @@ fn yaml(text: &str, strict: bool) -> Result<(Value, Vec<String>), Status> {
         if let Some(budget) = &mut options.budget {
             // What aliases can repeat: a bomb is found early, and no manifest has as much.
             budget.max_recorded_anchor_events = 100_000;
+            budget.max_depth = MAX_DEPTH;
         }
         options.duplicate_keys = duplicate_keys;
-        serde_saphyr::from_str_with_options::<Value>(text, options)
+        stacker::grow(YAML_STACK, || serde_saphyr::from_str_with_options::<Value>(text, options))
     };
     let describe = |error: &serde_saphyr::Error| {
         let error = error.without_snippet();

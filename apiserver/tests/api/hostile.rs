@@ -61,6 +61,19 @@ async fn what_is_nested_too_deeply_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn yaml_is_read_to_a_depth_that_no_manifest_has() {
+    let api = api().await;
+    for (levels, read) in [(200, true), (300, false)] {
+        let deep = format!("{}1{}", "{a: ".repeat(levels), "}".repeat(levels));
+        let body = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata: {deep}\n");
+        let (code, message) = post(&api, "application/yaml", body).await;
+        // What is read is no string, as it would have to be.
+        let refused = message.contains("recursion limit");
+        assert_eq!((code, refused), (400, !read), "{levels}: {message:.300}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_huge_is_refused_or_taken_in_one_pass() {
     let api = api().await;
     let json = "application/json";

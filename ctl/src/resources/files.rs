@@ -157,6 +157,8 @@ fn options() -> Options {
     budget.max_nodes = 5_000_000;
     budget.max_events = 20_000_000;
     budget.max_recorded_anchor_events = 100_000;
+    // As deep as the server takes it.
+    budget.max_depth = api::schema::MAX_DEPTH;
     serde_saphyr::options! {
         legacy_octal_numbers: true,
         duplicate_keys: DuplicateKeyPolicy::LastWins,
@@ -193,22 +195,23 @@ impl fmt::Display for Malformed {
 
 /// Reads one document. The error names the line of the whole text and the column.
 pub(crate) fn yaml(document: &str, lines_before: u64) -> Result<Value, Malformed> {
-    serde_saphyr::from_str_with_options(document, options()).map_err(|error| {
-        let location = error.location();
-        let text = error.without_snippet().to_string();
-        let mut what = text.lines().next().unwrap_or_default().trim().to_owned();
-        let Some(location) = location else { return Malformed { at: None, what } };
-        // The position is told once, in the file's own lines.
-        what = what.replace(&format!("line {} column {}: ", location.line(), location.column()), "");
-        if let Some(end) = what.find(" at line ") {
-            what.truncate(end);
-        }
-        what = what.strip_prefix("error: ").unwrap_or(&what).to_owned();
-        if what.starts_with("budget breached") {
-            "the document unfolds to more than it may".clone_into(&mut what);
-        }
-        Malformed { at: Some((location.line() + lines_before, location.column())), what }
-    })
+    stacker::grow(api::schema::YAML_STACK, || serde_saphyr::from_str_with_options(document, options()))
+        .map_err(|error| {
+            let location = error.location();
+            let text = error.without_snippet().to_string();
+            let mut what = text.lines().next().unwrap_or_default().trim().to_owned();
+            let Some(location) = location else { return Malformed { at: None, what } };
+            // The position is told once, in the file's own lines.
+            what = what.replace(&format!("line {} column {}: ", location.line(), location.column()), "");
+            if let Some(end) = what.find(" at line ") {
+                what.truncate(end);
+            }
+            what = what.strip_prefix("error: ").unwrap_or(&what).to_owned();
+            if what.starts_with("budget breached") {
+                "the document unfolds to more than it may".clone_into(&mut what);
+            }
+            Malformed { at: Some((location.line() + lines_before, location.column())), what }
+        })
 }
 
 fn add(object: Value, source: &str, into: &mut Vec<Manifest>) -> Result<(), Failure> {
