@@ -52,7 +52,9 @@ pub(crate) fn explain(error: &clap::Error) -> ExitCode {
         }
         _ => {
             let text = error.render().to_string();
-            let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("error: wrong usage");
+            // What is missing stands on lines of its own.
+            let said = text.lines().map(str::trim).skip_while(|line| line.is_empty());
+            let line = said.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
             Failure::usage(format!("{line} (see `skiff --help`)")).report()
         }
     }
