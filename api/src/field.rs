@@ -310,6 +310,39 @@ impl fmt::Display for FieldError {
 
 impl std::error::Error for FieldError {}
 
+/// A value that is shown as a whole each time a part of it is wrong. There may be as many errors as it has parts, and
+/// each has the text of all of them: only as many are added as stay in proportion to what a request may bring.
+#[derive(Debug)]
+pub struct Whole {
+    shown: BadValue,
+    left: usize,
+}
+
+impl Whole {
+    /// The bytes that all errors together may show.
+    const MOST: usize = 16 << 20;
+
+    /// The value, as all errors show it.
+    pub fn new(shown: impl Into<BadValue>) -> Self {
+        let shown = shown.into();
+        let size = match &shown {
+            BadValue::Omitted => 0,
+            BadValue::Text(text) | BadValue::Plain(text) => text.len(),
+            BadValue::Json(value) => value.to_string().len(),
+        };
+        Self { shown, left: 2 + Self::MOST / (64 + size) }
+    }
+
+    /// Says that the value is malformed; false if it was said often enough.
+    pub fn invalid(&mut self, errors: &mut Errors, field: &Path, detail: impl Into<String>) -> bool {
+        self.left = self.left.saturating_sub(1);
+        if self.left > 0 {
+            errors.push(FieldError::invalid(field, self.shown.clone(), detail));
+        }
+        self.left > 0
+    }
+}
+
 /// All errors in one line: alone as it is, several as `[a, b]`, each text once. Empty for no errors.
 pub fn aggregate(errors: &[FieldError]) -> String {
     aggregate_texts(errors.iter().map(ToString::to_string))

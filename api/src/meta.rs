@@ -1,11 +1,11 @@
 //! The rules of `metadata`, the same for every kind, in the order and words of upstream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 
 use crate::{
-    field::{self, BadValue, Errors, FieldError, Path, quote},
+    field::{self, BadValue, Errors, FieldError, Path, Whole, quote},
     name::{self, NameRule},
 };
 
@@ -63,10 +63,9 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta, path: &Path) -> Error
     let mut errors = Errors::new();
     if old.deletion_timestamp.is_some() {
         let had = old.finalizers.as_deref().unwrap_or_default();
-        let mut added: Vec<&String> =
+        let had: BTreeSet<&String> = had.iter().collect();
+        let added: BTreeSet<&String> =
             new.finalizers.iter().flatten().filter(|name| !had.contains(name)).collect();
-        added.sort();
-        added.dedup();
         if !added.is_empty() {
             let added: Vec<String> = added.into_iter().map(|name| quote(name)).collect();
             let detail = format!(
@@ -161,6 +160,7 @@ pub fn validate_annotations(annotations: &BTreeMap<String, String>, path: &Path)
 
 fn owners(references: &[OwnerReference], path: &Path, errors: &mut Errors) {
     let mut controller: Option<String> = None;
+    let mut whole: Option<Whole> = None;
     for (i, owner) in references.iter().enumerate() {
         let at = path.index(i);
         let parts = owner.api_version.split('/').collect::<Vec<_>>();
@@ -191,7 +191,9 @@ fn owners(references: &[OwnerReference], path: &Path, errors: &mut Errors) {
                     let detail = format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                     );
-                    errors.push(FieldError::invalid(path, BadValue::of(&references), detail));
+                    whole
+                        .get_or_insert_with(|| Whole::new(BadValue::of(&references)))
+                        .invalid(errors, path, detail);
                 }
                 None => controller = Some(this),
             }

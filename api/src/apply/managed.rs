@@ -1,6 +1,9 @@
 //! Who owns which fields: the entries of `metadata.managedFields`.
 
-use std::cmp::Ordering;
+use std::{
+    cmp::Ordering,
+    collections::{HashMap, HashSet},
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
 use serde_json::Value;
@@ -14,7 +17,7 @@ const ANCIENT: &str = "ancient-changes";
 const TYPE: &str = "FieldsV1";
 
 /// How a manager came to own fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operation {
     Apply,
     Update,
@@ -40,13 +43,19 @@ pub struct Manager {
     pub subresource: String,
 }
 
+/// What tells managers apart: name, operation, part of the object, and the version of an update.
+pub(super) type Identity<'a> = (&'a str, Operation, &'a str, &'a str);
+
 impl Manager {
     /// Whether both are the same one.
     pub(super) fn is(&self, other: &Self) -> bool {
-        self.name == other.name
-            && self.operation == other.operation
-            && self.subresource == other.subresource
-            && (self.operation == Operation::Apply || self.version == other.version)
+        self.identity() == other.identity()
+    }
+
+    /// What tells managers apart.
+    pub(super) fn identity(&self) -> Identity<'_> {
+        let version = if self.operation == Operation::Apply { "" } else { self.version.as_str() };
+        (&self.name, self.operation, &self.subresource, version)
     }
 
     fn order(&self, other: &Self) -> Ordering {
@@ -134,9 +143,14 @@ impl Managed {
                 entry.fields_v1.map_or_else(|| Value::Object(serde_json::Map::new()), |fields| fields.0);
             let set =
                 set(fields).map_err(|why| BadEntries(format!("error decoding versioned set: {why}")))?;
-            managed.entries.retain(|known| !known.manager.is(&manager));
             managed.entries.push(Entry { manager, time: entry.time, set });
         }
+        // Of several entries of one manager the last counts.
+        let mut seen = HashSet::new();
+        let last: Vec<bool> =
+            managed.entries.iter().rev().map(|entry| seen.insert(entry.manager.identity())).collect();
+        let mut last = last.into_iter().rev();
+        managed.entries.retain(|_| last.next().unwrap_or_default());
         Ok(managed)
     }
 
@@ -180,15 +194,32 @@ impl Managed {
             std::mem::take(&mut self.entries).into_iter().partition(gives);
         self.entries = kept;
         let any = !given.is_empty();
-        for mut entry in given {
+        let given = given.into_iter().map(|mut entry| {
             entry.manager.operation = Operation::Apply;
             to.clone_into(&mut entry.manager.name);
-            match self.get_mut(&entry.manager) {
+            entry
+        });
+        self.join(given.collect());
+        any
+    }
+
+    /// Adds entries; what is known of their managers and what is added becomes one.
+    fn join(&mut self, entries: Vec<Entry>) {
+        let owned = |manager: &Manager| -> (String, Operation, String, String) {
+            let (name, operation, subresource, version) = manager.identity();
+            (name.to_owned(), operation, subresource.to_owned(), version.to_owned())
+        };
+        let mut places: HashMap<_, usize> = HashMap::with_capacity(self.entries.len());
+        for (i, entry) in self.entries.iter().enumerate() {
+            places.entry(owned(&entry.manager)).or_insert(i);
+        }
+        for entry in entries {
+            let place = *places.entry(owned(&entry.manager)).or_insert(self.entries.len());
+            match self.entries.get_mut(place) {
                 Some(same) => same.set.add(&entry.set),
                 None => self.entries.push(entry),
             }
         }
-        any
     }
 
     pub(super) fn get(&self, manager: &Manager) -> Option<&Entry> {
@@ -215,9 +246,10 @@ impl Managed {
             std::mem::take(&mut self.entries).into_iter().partition(is_update);
         updates.sort_by(|a, b| seconds(a).cmp(&seconds(b)).then_with(|| a.manager.order(&b.manager)));
         let mut kept: Vec<Entry> = Vec::with_capacity(MOST_UPDATERS);
+        let mut first_of: HashMap<String, usize> = HashMap::new();
         for entry in updates {
             // The first one of a version only lends its place: it is put together with the next, if there is one.
-            let place = kept.iter().position(|first| first.manager.version == entry.manager.version);
+            let place = first_of.get(&entry.manager.version).copied();
             match place.filter(|_| count > MOST_UPDATERS) {
                 Some(place) => {
                     let bucket = &mut kept[place];
@@ -227,17 +259,15 @@ impl Managed {
                     bucket.time = entry.time;
                     count -= 1;
                 }
-                None => kept.push(entry),
+                None => {
+                    first_of.entry(entry.manager.version.clone()).or_insert(kept.len());
+                    kept.push(entry);
+                }
             }
         }
         self.entries = others;
-        for entry in kept {
-            // An older name for old updates may have been among them.
-            match self.get_mut(&entry.manager) {
-                Some(same) => same.set.add(&entry.set),
-                None => self.entries.push(entry),
-            }
-        }
+        // An older name for old updates may have been among them.
+        self.join(kept);
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Writes of a Scale are recorded under the version of the object that it belongs to.
 
+use std::collections::HashMap;
+
 use super::managed::{Entry, Managed};
 use super::set::Set;
 
@@ -18,13 +20,19 @@ pub fn to_scale(parent: &Managed, version: &str) -> Managed {
 /// there has them here.
 pub fn from_scale(parent: Managed, scale: Managed, version: &str) -> Managed {
     let replicas = Set::of(&[REPLICAS]);
-    let mut left = scale.entries;
-    left.retain(|entry| entry.set.has(REPLICAS));
+    let mut given = scale.entries;
+    given.retain(|entry| entry.set.has(REPLICAS));
+    let places: HashMap<_, usize> =
+        given.iter().enumerate().map(|(i, entry)| (entry.manager.identity(), i)).collect();
+    let mut kept = vec![false; given.len()];
     let mut entries = Vec::with_capacity(parent.entries.len() + 1);
     for mut entry in parent.entries {
         if entry.manager.version == version && entry.set.has(REPLICAS) {
-            match left.iter().position(|other| other.manager.is(&entry.manager)) {
-                Some(place) => entry.time = left.swap_remove(place).time,
+            match places.get(&entry.manager.identity()) {
+                Some(place) => {
+                    entry.time.clone_from(&given[*place].time);
+                    kept[*place] = true;
+                }
                 None => entry.set.remove(&replicas),
             }
         }
@@ -32,6 +40,7 @@ pub fn from_scale(parent: Managed, scale: Managed, version: &str) -> Managed {
             entries.push(entry);
         }
     }
-    entries.extend(left.into_iter().map(|entry| Entry { set: replicas.clone(), ..entry }));
+    let new = given.iter().zip(kept).filter(|(_, kept)| !kept).map(|(entry, _)| entry.clone());
+    entries.extend(new.map(|entry| Entry { set: replicas.clone(), ..entry }));
     Managed { entries }
 }

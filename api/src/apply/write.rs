@@ -1,5 +1,7 @@
 //! Ownership after a write: an update takes what it changes; an apply takes what it says, unless others object.
 
+use std::collections::HashMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
@@ -103,7 +105,7 @@ fn take_away(
     changes: &Changes,
     others: &mut dyn FnMut(&str) -> Option<Changes>,
 ) {
-    let mut versions: Vec<(String, Option<Changes>)> = Vec::new();
+    let mut versions = ByVersion::new(write, others);
     managed.entries.retain_mut(|entry| {
         let version = entry.manager.version.as_str();
         if again.is_some_and(|manager| entry.manager.is(manager)) {
@@ -114,17 +116,34 @@ fn take_away(
             lose(&mut entry.set, changes);
             return true;
         }
-        let known = versions.iter().position(|(known, _)| known == version);
-        let at = known.unwrap_or_else(|| {
-            versions.push((version.to_owned(), others(version).map(|c| c.without(write.reset))));
-            versions.len() - 1
-        });
-        match &versions[at].1 {
+        match versions.of(version) {
             Some(changes) => lose(&mut entry.set, changes),
             None => return false,
         }
         true
     });
+}
+
+/// What a write changed in other versions than its own, found out once for each.
+struct ByVersion<'a> {
+    write: &'a Write<'a>,
+    others: &'a mut dyn FnMut(&str) -> Option<Changes>,
+    known: HashMap<String, Option<Changes>>,
+}
+
+impl<'a> ByVersion<'a> {
+    fn new(write: &'a Write<'a>, others: &'a mut dyn FnMut(&str) -> Option<Changes>) -> Self {
+        Self { write, others, known: HashMap::new() }
+    }
+
+    /// None if the version is gone.
+    fn of(&mut self, version: &str) -> Option<&Changes> {
+        if !self.known.contains_key(version) {
+            let changes = (self.others)(version).map(|changes| changes.without(self.write.reset));
+            self.known.insert(version.to_owned(), changes);
+        }
+        self.known.get(version)?.as_ref()
+    }
 }
 
 fn lose(set: &mut Set, changes: &Changes) {
@@ -201,12 +220,13 @@ fn conflicts(
     others: &mut dyn FnMut(&str) -> Option<Changes>,
 ) -> Vec<Conflict> {
     let written = changes.clone().written();
+    let mut versions = ByVersion::new(write, others);
     let of = |entry: &Entry| {
         let version = entry.manager.version.as_str();
         let fields = if version == write.version {
             entry.set.shared(&written)
         } else {
-            entry.set.shared(&others(version)?.without(write.reset).written())
+            entry.set.shared(&versions.of(version)?.clone().written())
         };
         (!fields.is_empty()).then(|| Conflict { manager: entry.manager.clone(), fields })
     };

@@ -1,5 +1,7 @@
 //! Which requests an admission webhook or policy is asked about: rules, resources, match conditions.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::admissionregistration::v1::{
     MatchCondition, MatchResources, NamedRuleWithOperations, RuleWithOperations,
 };
@@ -91,7 +93,7 @@ fn resources(errors: &mut Errors, path: &Path, resources: &[String]) {
         errors.push(FieldError::required(path, ""));
     }
     // `x/*` and `*/x`, as far as they were seen.
-    let (mut all_of, mut of_all): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    let (mut all_of, mut of_all) = (BTreeSet::new(), BTreeSet::new());
     // As upstream: only the last one without a subresource counts.
     let mut plain = false;
     for (i, resource) in resources.iter().enumerate() {
@@ -101,19 +103,19 @@ fn resources(errors: &mut Errors, path: &Path, resources: &[String]) {
             plain = if resource.is_empty() { plain } else { resource != "*" };
             continue;
         };
-        if all_of.contains(&name) {
+        if all_of.contains(name) {
             let detail = format!("if '{name}/*' is present, must not specify {resource}");
             errors.push(FieldError::invalid(&at, resource, detail));
         }
-        if of_all.contains(&part) {
+        if of_all.contains(part) {
             let detail = format!("if '*/{part}' is present, must not specify {resource}");
             errors.push(FieldError::invalid(&at, resource, detail));
         }
         if part == "*" {
-            all_of.push(name);
+            all_of.insert(name);
         }
         if name == "*" {
-            of_all.push(part);
+            of_all.insert(part);
         }
     }
     if resources.len() > 1 && resources.iter().any(|resource| resource == "*/*") {
@@ -131,6 +133,7 @@ pub(super) fn match_conditions(errors: &mut Errors, path: &Path, conditions: &[M
     if conditions.len() > MAX_CONDITIONS {
         errors.push(FieldError::too_many(path, conditions.len(), MAX_CONDITIONS));
     }
+    let mut seen = BTreeSet::new();
     for (i, condition) in conditions.iter().enumerate() {
         let at = path.index(i);
         required(errors, &at.child("expression"), condition.expression.trim());
@@ -140,7 +143,7 @@ pub(super) fn match_conditions(errors: &mut Errors, path: &Path, conditions: &[M
             continue;
         }
         qualified_name(errors, &at, &condition.name);
-        if conditions[..i].iter().any(|other| other.name == condition.name) {
+        if !seen.insert(&condition.name) {
             errors.push(FieldError::duplicate(&at, &condition.name));
         }
     }
@@ -184,10 +187,11 @@ pub(super) fn match_resources(errors: &mut Errors, path: &Path, matches: &MatchR
 
 fn named_rule(errors: &mut Errors, path: &Path, rule: &NamedRuleWithOperations) {
     let names = list(&rule.resource_names);
+    let mut seen = BTreeSet::new();
     for (i, name) in names.iter().enumerate() {
         let at = path.child("resourceNames").index(i);
         problems(errors, &at, name, name::path_segment(name));
-        if names[..i].contains(name) {
+        if !seen.insert(name) {
             errors.push(FieldError::duplicate(&at, name));
         }
     }

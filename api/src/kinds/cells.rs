@@ -71,10 +71,15 @@ pub(crate) fn containers(containers: &[Container]) -> [Value; 2] {
 
 /// Up to three texts in a row, and how many more there are.
 pub(crate) fn first_three(items: &[String]) -> String {
-    if items.len() > 3 {
-        return format!("{} + {} more...", items[..3].join(","), items.len() - 3);
+    first_of(&items[..items.len().min(3)], items.len())
+}
+
+/// The first texts in a row, and how many more there are of so many.
+pub(crate) fn first_of(first: &[String], count: usize) -> String {
+    match count.saturating_sub(first.len()) {
+        0 => first.join(","),
+        more => format!("{} + {more} more...", first.join(",")),
     }
-    items.join(",")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! What the server alone can say is not here: who asks (`spec.username` and the like), and whether the request and
 //! the certificate can be read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::{
@@ -131,14 +131,14 @@ impl Kind for CertificateSigningRequest {
 
     fn stamp(&mut self, old: Option<&Self>, now: Timestamp) {
         let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
+        let mut before = BTreeMap::new();
+        for old in old.map(conditions).unwrap_or_default() {
+            before.entry((&old.type_, &old.status)).or_insert(&old.last_transition_time);
+        }
         let given = self.status.iter_mut().flat_map(|status| status.conditions.iter_mut().flatten());
         for condition in given {
             condition.last_update_time.get_or_insert_with(|| now.clone());
-            let same = |old: &&CertificateSigningRequestCondition| {
-                (&old.type_, &old.status) == (&condition.type_, &condition.status)
-            };
-            let since = old.and_then(|old| conditions(old).iter().find(same));
-            let since = since.and_then(|old| old.last_transition_time.clone());
+            let since = before.get(&(&condition.type_, &condition.status)).and_then(|time| (*time).clone());
             condition.last_transition_time.get_or_insert_with(|| since.unwrap_or_else(|| now.clone()));
         }
     }
@@ -224,7 +224,8 @@ fn validate(request: &CertificateSigningRequest, old: Option<&CertificateSigning
         }
     }
     if !old.is_some_and(|old| has_twice(used(old).iter().map(String::as_str))) {
-        for (i, usage) in usages.iter().enumerate().filter(|(i, usage)| usages[..*i].contains(usage)) {
+        let mut seen = BTreeSet::new();
+        for (i, usage) in usages.iter().enumerate().filter(|(_, usage)| !seen.insert(*usage)) {
             errors.push(FieldError::duplicate(&at.index(i), usage));
         }
     }
@@ -250,12 +251,13 @@ fn validate_conditions(
     old: &[CertificateSigningRequestCondition],
 ) {
     let path = Path::new("status").child("conditions");
-    let had = |kind: &str| old.iter().any(|condition| condition.type_ == kind);
+    let had: BTreeSet<&str> = old.iter().map(|condition| condition.type_.as_str()).collect();
+    let mut before = BTreeSet::new();
     let had_twice = has_twice(old.iter().map(|condition| condition.type_.as_str()));
     for (i, condition) in conditions.iter().enumerate() {
         let at = path.index(i);
         let kind = condition.type_.as_str();
-        if !had("") {
+        if !had.contains("") {
             required(errors, &at.child("type"), kind);
         }
         let only_true = [APPROVED, DENIED, FAILED].contains(&kind);
@@ -269,13 +271,12 @@ fn validate_conditions(
             DENIED => APPROVED,
             _ => "",
         };
-        let before = &conditions[..i];
-        let both = !opposite.is_empty() && before.iter().any(|other| other.type_ == opposite);
-        if both && !(had(APPROVED) && had(DENIED)) {
+        let both = !opposite.is_empty() && before.contains(opposite);
+        if both && !(had.contains(APPROVED) && had.contains(DENIED)) {
             let detail = "Approved and Denied conditions are mutually exclusive";
             errors.push(FieldError::invalid(&path, kind, detail));
         }
-        if !had_twice && before.iter().any(|other| other.type_ == kind) {
+        if !before.insert(kind) && !had_twice {
             errors.push(FieldError::duplicate(&at.child("type"), kind));
         }
     }

@@ -16,7 +16,7 @@ use super::{
     webhook::{self, Service},
 };
 use crate::{
-    field::{BadValue, Errors, FieldError, Path},
+    field::{BadValue, Errors, FieldError, Path, Whole},
     name,
     object::{Kind, Null},
 };
@@ -272,13 +272,14 @@ fn stored_versions(errors: &mut Errors, definition: &CustomResourceDefinition) {
         return;
     }
     let versions = &definition.spec.versions;
-    for version in versions.iter().filter(|version| version.storage && !stored.contains(&version.name)) {
-        let detail = format!("must have the storage version {}", version.name);
-        errors.push(FieldError::invalid(&path, BadValue::of(&stored), detail));
+    let given: BTreeSet<&String> = stored.iter().collect();
+    let mut whole = Whole::new(BadValue::of(&stored));
+    for version in versions.iter().filter(|version| version.storage && !given.contains(&version.name)) {
+        whole.invalid(errors, &path, format!("must have the storage version {}", version.name));
     }
-    let mut seen = BTreeSet::new();
+    let mut seen: BTreeSet<&String> = versions.iter().map(|version| &version.name).collect();
     for (i, name) in stored.iter().enumerate() {
-        if seen.insert(name) && !versions.iter().any(|version| version.name == *name) {
+        if seen.insert(name) {
             let detail = format!(
                 "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions \
                  until a storage migration ensures no data remains persisted in {name} and removes {name} from \

@@ -204,13 +204,14 @@ pub(super) fn binding(errors: &mut Errors, conditions: &[String], failures: &[St
     for (items, at) in [(conditions, &at), (failures, &failures_at)] {
         each(errors, items, MOST, at, |errors, item, at| qualified_name(errors, at, item));
     }
+    let waited_for: BTreeSet<&String> = conditions.iter().collect();
     for (items, at) in [(conditions, &at), (failures, &failures_at)] {
         let mut seen = BTreeSet::new();
         for (i, item) in items.iter().enumerate() {
             if !seen.insert(item) {
                 errors.push(FieldError::duplicate(&at.index(i), item));
             }
-            if at == &failures_at && conditions.contains(item) {
+            if at == &failures_at && waited_for.contains(item) {
                 let detail = "bindingFailureConditions must not overlap with bindingConditions";
                 errors.push(FieldError::invalid(&at.index(i), item, detail));
             }

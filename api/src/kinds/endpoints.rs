@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, Endpoints};
 use serde_json::Value;
 
 use super::{
-    cells::{age, first_three},
+    cells::{age, first_of},
     check::{
         dns_label, dns_subdomain, ip, list, non_special_ip, port_number, qualified_name, required_one_of,
         text,
@@ -63,19 +63,19 @@ impl Kind for Endpoints {
     }
 
     fn cells(&self, now: Timestamp) -> Vec<Value> {
-        let mut all = Vec::new();
+        // Each address with each port: they are counted, and made only as far as they are shown.
+        let (mut first, mut count) = (Vec::new(), 0);
         let subsets = list(&self.subsets);
         for subset in subsets {
             let addresses = list(&subset.addresses);
+            let ports = list(&subset.ports);
             // Endpoints of a headless service may have no ports.
-            if subset.ports.is_none() {
-                all.extend(addresses.iter().map(|a| a.ip.clone()));
-            }
-            for port in list(&subset.ports) {
-                all.extend(addresses.iter().map(|a| join(&a.ip, port.port)));
-            }
+            let bare = addresses.iter().filter(|_| subset.ports.is_none()).map(|a| a.ip.clone());
+            let pairs = ports.iter().flat_map(|port| addresses.iter().map(|a| join(&a.ip, port.port)));
+            first.extend(bare.chain(pairs).take(3 - first.len()));
+            count += addresses.len() * if subset.ports.is_none() { 1 } else { ports.len() };
         }
-        let shown = if subsets.is_empty() { "<none>".to_owned() } else { first_three(&all) };
+        let shown = if subsets.is_empty() { "<none>".to_owned() } else { first_of(&first, count) };
         vec![name_cell(&self.metadata), shown.into(), age(&self.metadata, now)]
     }
 }

@@ -1,5 +1,7 @@
 //! The rules of flowcontrol.apiserver.k8s.io/v1 FlowSchema.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::flowcontrol::v1::{
     FlowSchema, FlowSchemaSpec, FlowSchemaStatus, NonResourcePolicyRule, PolicyRulesWithSubjects,
@@ -121,9 +123,10 @@ pub(super) fn mandatory(bootstrap: &str, names: &[&str], name: &str) -> Option<V
 /// Each condition has a type, and no two the same.
 pub(super) fn condition_types(types: &[&str]) -> Errors {
     let mut errors = Errors::new();
+    let mut seen = BTreeSet::new();
     for (i, item) in types.iter().enumerate() {
         let at = Path::new("status").child("conditions").index(i).child("type");
-        if types[..i].contains(item) {
+        if !seen.insert(item) {
             errors.push(FieldError::duplicate(&at, *item));
         }
         required(&mut errors, &at, item);

@@ -1,7 +1,10 @@
 //! Checks of texts that have a form of their own: addresses in their one spelling, domains with a path, names of
 //! signers, conditions.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -143,9 +146,10 @@ fn labels(errors: &mut Errors, path: &Path, value: &str, rule: fn(&str) -> Vec<S
 
 /// Conditions of the common form.
 pub(crate) fn conditions(errors: &mut Errors, path: &Path, conditions: &[Condition]) {
+    let mut seen = BTreeSet::new();
     for (i, condition) in conditions.iter().enumerate() {
         let at = path.index(i);
-        if conditions[..i].iter().any(|other| other.type_ == condition.type_) {
+        if !seen.insert(&condition.type_) {
             errors.push(FieldError::duplicate(&at, &condition.type_));
         }
         if condition.type_.is_empty() {

@@ -87,12 +87,12 @@ impl Kind for Ingress {
 
     fn validate_status(&self, old: &Self) -> Errors {
         let mut errors = Errors::new();
-        let old: Vec<&str> = points(old).iter().map(|point| text(&point.ip)).collect();
+        let old: BTreeSet<&str> = points(old).iter().map(|point| text(&point.ip)).collect();
         let path = Path::new("status").child("loadBalancer").child("ingress");
         for (i, point) in points(self).iter().enumerate() {
             let at = path.index(i);
             let address = text(&point.ip);
-            if !address.is_empty() && !old.contains(&address) {
+            if !address.is_empty() && !old.contains(address) {
                 ip(&mut errors, &at.child("ip"), address);
             }
             let host = text(&point.hostname);

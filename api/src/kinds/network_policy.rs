@@ -1,6 +1,6 @@
 //! The rules of networking.k8s.io/v1 NetworkPolicy.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -62,13 +62,14 @@ impl Kind for NetworkPolicy {
     }
 
     fn validate(&self) -> Errors {
-        validate(self, &[])
+        validate(self, &BTreeSet::new())
     }
 
     fn validate_update(&self, old: &Self) -> Errors {
-        let peers = old.spec.as_ref().map(peers).unwrap_or_default();
-        let blocks = peers.iter().filter_map(|(_, peer)| peer.ip_block.as_ref());
-        let known: Vec<&str> = blocks
+        let rules = old.spec.as_ref().map(rules).unwrap_or_default();
+        let peers = rules.iter().flat_map(|rule| rule.peers.1);
+        let blocks = peers.filter_map(|peer| peer.ip_block.as_ref());
+        let known: BTreeSet<&str> = blocks
             .flat_map(|block| std::iter::once(&block.cidr).chain(list(&block.except)))
             .map(String::as_str)
             .collect();
@@ -81,54 +82,44 @@ impl Kind for NetworkPolicy {
     }
 }
 
-/// All ports with their places.
-fn ports(spec: &NetworkPolicySpec) -> Vec<(Path, &NetworkPolicyPort)> {
-    let path = Path::new("spec");
-    let ingress = list(&spec.ingress).iter().map(|rule| list(&rule.ports));
-    let egress = list(&spec.egress).iter().map(|rule| list(&rule.ports));
-    placed(&path.child("ingress"), "ports", ingress)
-        .into_iter()
-        .chain(placed(&path.child("egress"), "ports", egress))
-        .collect()
+/// A rule of either direction: its place, its ports, and its peers under their name.
+struct Rule<'a> {
+    at: Path,
+    ports: &'a [NetworkPolicyPort],
+    peers: (&'static str, &'a [NetworkPolicyPeer]),
 }
 
-/// All peers with their places.
-fn peers(spec: &NetworkPolicySpec) -> Vec<(Path, &NetworkPolicyPeer)> {
-    let path = Path::new("spec");
-    let ingress = list(&spec.ingress).iter().map(|rule| list(&rule.from));
-    let egress = list(&spec.egress).iter().map(|rule| list(&rule.to));
-    placed(&path.child("ingress"), "from", ingress)
-        .into_iter()
-        .chain(placed(&path.child("egress"), "to", egress))
-        .collect()
+/// All rules, those for what comes in first.
+fn rules(spec: &NetworkPolicySpec) -> Vec<Rule<'_>> {
+    let at = |direction: &str, i: usize| Path::new("spec").child(direction).index(i);
+    let ingress = list(&spec.ingress).iter().enumerate().map(|(i, rule)| Rule {
+        at: at("ingress", i),
+        ports: list(&rule.ports),
+        peers: ("from", list(&rule.from)),
+    });
+    let egress = list(&spec.egress).iter().enumerate().map(|(i, rule)| Rule {
+        at: at("egress", i),
+        ports: list(&rule.ports),
+        peers: ("to", list(&rule.to)),
+    });
+    ingress.chain(egress).collect()
 }
 
-fn placed<'a, T>(path: &Path, field: &str, rules: impl Iterator<Item = &'a [T]>) -> Vec<(Path, &'a T)> {
-    let mut out = Vec::new();
-    for (i, items) in rules.enumerate() {
-        let at = path.index(i).child(field);
-        out.extend(items.iter().enumerate().map(|(j, item)| (at.index(j), item)));
-    }
-    out
-}
-
-fn validate(policy: &NetworkPolicy, known: &[&str]) -> Errors {
+fn validate(policy: &NetworkPolicy, known: &BTreeSet<&str>) -> Errors {
     let mut errors = Errors::new();
     let empty = NetworkPolicySpec::default();
     let spec = policy.spec.as_ref().unwrap_or(&empty);
     let path = Path::new("spec");
     selector(&mut errors, &path.child("podSelector"), spec.pod_selector.as_ref());
     // Upstream goes rule by rule, the ports of each before its peers.
-    let (ports, peers) = (ports(spec), peers(spec));
-    for (direction, count) in [("ingress", list(&spec.ingress).len()), ("egress", list(&spec.egress).len())] {
-        for i in 0..count {
-            let rule = format!("{}.", path.child(direction).index(i));
-            for (at, port) in ports.iter().filter(|(at, _)| at.as_str().starts_with(&rule)) {
-                self::port(&mut errors, at, port);
-            }
-            for (at, peer) in peers.iter().filter(|(at, _)| at.as_str().starts_with(&rule)) {
-                self::peer(&mut errors, at, peer, known);
-            }
+    for rule in rules(spec) {
+        let at = rule.at.child("ports");
+        for (i, port) in rule.ports.iter().enumerate() {
+            self::port(&mut errors, &at.index(i), port);
+        }
+        let at = rule.at.child(rule.peers.0);
+        for (i, peer) in rule.peers.1.iter().enumerate() {
+            self::peer(&mut errors, &at.index(i), peer, known);
         }
     }
     let at = path.child("policyTypes");
@@ -172,7 +163,7 @@ fn port(errors: &mut Errors, path: &Path, port: &NetworkPolicyPort) {
     }
 }
 
-fn peer(errors: &mut Errors, path: &Path, peer: &NetworkPolicyPeer, known: &[&str]) {
+fn peer(errors: &mut Errors, path: &Path, peer: &NetworkPolicyPeer, known: &BTreeSet<&str>) {
     selector(errors, &path.child("podSelector"), peer.pod_selector.as_ref());
     selector(errors, &path.child("namespaceSelector"), peer.namespace_selector.as_ref());
     let selects = peer.pod_selector.is_some() || peer.namespace_selector.is_some();
@@ -189,9 +180,9 @@ fn peer(errors: &mut Errors, path: &Path, peer: &NetworkPolicyPeer, known: &[&st
 }
 
 /// A prefix that the stored object has, wherever, is not checked again.
-fn ip_block(errors: &mut Errors, path: &Path, block: &IPBlock, known: &[&str]) {
+fn ip_block(errors: &mut Errors, path: &Path, block: &IPBlock, known: &BTreeSet<&str>) {
     let check = |errors: &mut Errors, at: &Path, value: &str| {
-        if !known.contains(&value) {
+        if !known.contains(value) {
             cidr(errors, at, value);
         }
         parse_cidr(value)

@@ -234,8 +234,9 @@ fn pod_cidrs(errors: &mut Errors, cidrs: &[String], path: &Path) {
         let detail = "may specify no more than one CIDR for each IP family";
         errors.push(FieldError::invalid(path, BadValue::of(&cidrs), detail));
     }
+    let mut seen = BTreeSet::new();
     for (i, value) in cidrs.iter().enumerate() {
-        if cidrs[..i].contains(value) {
+        if !seen.insert(value) {
             errors.push(FieldError::duplicate(&path.index(i), value));
         }
     }

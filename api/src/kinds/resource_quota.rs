@@ -1,6 +1,6 @@
 //! The rules of core/v1 ResourceQuota.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -15,7 +15,7 @@ use super::{
     pod::resources,
 };
 use crate::{
-    field::{BadValue, Errors, FieldError, Path},
+    field::{BadValue, Errors, FieldError, Path, Whole},
     object::{Kind, name_cell},
     resource::Column,
 };
@@ -156,10 +156,26 @@ fn is_valid_for(scope: &str, resource: &str) -> bool {
     }
 }
 
-/// How many of the limits are for resources that the scope does not have.
-fn misfits(spec: &ResourceQuotaSpec, scope: &str) -> usize {
-    let resources = spec.hard.iter().flatten().map(|(resource, _)| resource);
-    resources.filter(|r| resources::is_standard_for_quota(r) && !is_valid_for(scope, r)).count()
+/// How many of the limits are for resources that a scope does not have, for each scope that was asked about.
+struct Misfits<'a> {
+    spec: &'a ResourceQuotaSpec,
+    known: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Misfits<'a> {
+    fn new(spec: &'a ResourceQuotaSpec) -> Self {
+        Self { spec, known: BTreeMap::new() }
+    }
+
+    fn of(&mut self, scope: &'a str) -> usize {
+        // Scopes without a restriction fit all resources, whatever their name is.
+        if !SCOPES.contains(&scope) {
+            return 0;
+        }
+        let resources = self.spec.hard.iter().flatten().map(|(resource, _)| resource);
+        let misfit = |r: &&String| resources::is_standard_for_quota(r) && !is_valid_for(scope, r);
+        *self.known.entry(scope).or_insert_with(|| resources.filter(misfit).count())
+    }
 }
 
 fn contradict(scopes: &BTreeSet<&str>) -> usize {
@@ -169,13 +185,17 @@ fn contradict(scopes: &BTreeSet<&str>) -> usize {
 
 fn scopes(errors: &mut Errors, spec: &ResourceQuotaSpec, path: &Path) {
     let given = list(&spec.scopes);
-    let mut refuse = |detail: &str| errors.push(FieldError::invalid(path, BadValue::of(&given), detail));
+    let mut whole = Whole::new(BadValue::of(&given));
+    let mut refuse = |detail: &str| whole.invalid(errors, path, detail);
+    let mut misfits = Misfits::new(spec);
     for scope in given {
         if !SCOPES.contains(&scope.as_str()) {
             refuse("unsupported scope");
         }
-        for _ in 0..misfits(spec, scope) {
-            refuse("unsupported scope applied to resource");
+        for _ in 0..misfits.of(scope) {
+            if !refuse("unsupported scope applied to resource") {
+                break;
+            }
         }
     }
     for _ in 0..contradict(&given.iter().map(String::as_str).collect()) {
@@ -185,14 +205,17 @@ fn scopes(errors: &mut Errors, spec: &ResourceQuotaSpec, path: &Path) {
 
 fn scope_selector(errors: &mut Errors, spec: &ResourceQuotaSpec, selector: &ScopeSelector, path: &Path) {
     let requirements = list(&selector.match_expressions);
+    let mut whole = Whole::new(BadValue::of(selector));
+    let mut misfits = Misfits::new(spec);
     for requirement in requirements {
         let scope = requirement.scope_name.as_str();
         if !SCOPES.contains(&scope) {
             errors.push(FieldError::invalid(&path.child("scopeName"), scope, "unsupported scope"));
         }
-        for _ in 0..misfits(spec, scope) {
-            let detail = "unsupported scope applied to resource";
-            errors.push(FieldError::invalid(path, BadValue::of(selector), detail));
+        for _ in 0..misfits.of(scope) {
+            if !whole.invalid(errors, path, "unsupported scope applied to resource") {
+                break;
+            }
         }
         scope_requirement(errors, requirement, path);
     }

@@ -49,7 +49,13 @@ impl Kind for RuntimeClass {
         if let Some(overhead) = &self.overhead {
             let limits = ResourceRequirements { limits: overhead.pod_fixed.clone(), ..Default::default() };
             let owner = resources::Owner::Container;
-            resources::validate(&mut errors, &limits, owner, &BTreeSet::new(), &Path::new("overhead"));
+            resources::validate(
+                &mut errors,
+                &limits,
+                owner,
+                &resources::Claims::default(),
+                &Path::new("overhead"),
+            );
         }
         if let Some(scheduling) = &self.scheduling {
             let path = Path::new("scheduling");

@@ -1,5 +1,7 @@
 //! The rules of admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
     AuditAnnotation, ValidatingAdmissionPolicy, ValidatingAdmissionPolicySpec,
@@ -126,10 +128,11 @@ fn validate(policy: &ValidatingAdmissionPolicy, old: Option<&ValidatingAdmission
         errors.push(FieldError::invalid(&at, BadValue::of(&annotations), detail));
     }
     let name = text(&policy.metadata.name);
+    let mut seen = BTreeSet::new();
     for (i, item) in annotations.iter().enumerate() {
         let at = at.index(i);
         annotation(&mut errors, &at, item, name);
-        if annotations[..i].iter().any(|other| other.key == item.key) {
+        if !seen.insert(&item.key) {
             errors.push(FieldError::duplicate(&at.child("key"), &item.key));
         }
     }

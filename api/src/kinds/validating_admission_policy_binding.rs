@@ -1,5 +1,7 @@
 //! The rules of admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use serde_json::Value;
@@ -64,9 +66,10 @@ impl Kind for ValidatingAdmissionPolicyBinding {
 }
 
 fn actions(errors: &mut Errors, path: &Path, actions: &[String]) {
+    let mut seen = BTreeSet::new();
     for (i, action) in actions.iter().enumerate() {
         one_of(errors, &path.index(i), action, &["Audit", "Deny", "Warn"]);
-        if actions[..i].contains(action) {
+        if !seen.insert(action) {
             errors.push(FieldError::duplicate(&path.index(i), action));
         }
     }

@@ -133,10 +133,14 @@ pub(crate) fn secret(errors: &mut Errors, secret: &SecretReference, path: &Path)
     }
 }
 
+/// How often the repetitions of terms are told, beyond once for each term.
+const MOST_REPEATED: usize = 10_000;
+
 /// Where volumes may be: terms of labels with values, no term twice.
 pub(crate) fn topologies(errors: &mut Errors, terms: &[TopologySelectorTerm], path: &Path) {
     type Values<'a> = BTreeMap<&'a str, std::collections::BTreeSet<&'a String>>;
-    let mut seen: Vec<Values<'_>> = vec![Values::new(); terms.len()];
+    let mut seen: BTreeMap<Values<'_>, usize> = BTreeMap::from([(Values::new(), terms.len())]);
+    let mut left = terms.len() + MOST_REPEATED;
     for (i, term) in terms.iter().enumerate() {
         let at = path.index(i).child("matchLabelExpressions");
         let mut values = Values::new();
@@ -157,10 +161,12 @@ pub(crate) fn topologies(errors: &mut Errors, terms: &[TopologySelectorTerm], pa
             }
         }
         // An empty term counts as given before, once for each term: so does upstream.
-        for _ in seen.iter().filter(|other| **other == values) {
+        let count = seen.entry(values).or_default();
+        for _ in 0..(*count).min(left) {
             errors.push(FieldError::duplicate(&at, ""));
         }
-        seen.push(values);
+        left -= (*count).min(left);
+        *count += 1;
     }
 }
 

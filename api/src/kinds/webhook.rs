@@ -153,9 +153,10 @@ fn service(errors: &mut Errors, path: &Path, service: &Service<'_>) {
 
 /// Checks the versions of a review that a hook speaks; at least one must be known if `known` says so.
 pub(super) fn review_versions(errors: &mut Errors, path: &Path, versions: &[String], known: bool) {
+    let mut seen = BTreeSet::new();
     for (i, version) in versions.iter().enumerate() {
         let at = path.index(i);
-        if versions[..i].contains(version) {
+        if !seen.insert(version) {
             errors.push(FieldError::invalid(&at, version, "duplicate version"));
         } else {
             problems(errors, &at, version, name::dns1035_label(version));
@@ -269,6 +270,7 @@ pub(super) fn hooks(hooks: &[Hook<'_>], old: Option<&[Hook<'_>]>) -> Errors {
     let same_conditions = old.is_some_and(|old| {
         old.len() == hooks.len() && hooks.iter().zip(old).all(|(a, b)| same(a.conditions, b.conditions))
     });
+    let mut seen = BTreeSet::new();
     for (i, hook) in hooks.iter().enumerate() {
         let path = Path::new("webhooks").index(i);
         admission_hook(&mut errors, &path, hook, no_side_effects, same_conditions);
@@ -279,7 +281,7 @@ pub(super) fn hooks(hooks: &[Hook<'_>], old: Option<&[Hook<'_>]>) -> Errors {
         } else {
             review_versions(&mut errors, &at, hook.review_versions, known_reviews);
         }
-        let again = hooks[..i].iter().any(|other| other.name == hook.name);
+        let again = !seen.insert(hook.name);
         if unique_names && again && !hook.name.is_empty() {
             errors.push(FieldError::duplicate(&path.child("name"), hook.name));
         }

@@ -6,6 +6,8 @@
 
 mod diff;
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 pub use self::diff::{diff, three_way};
@@ -158,9 +160,27 @@ fn identity<'v>(item: &'v Value, key: Option<&str>) -> Option<&'v Value> {
     }
 }
 
-fn position(list: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
-    let id = identity(item, key)?;
-    list.iter().position(|other| identity(other, key) == Some(id))
+/// Where in a list the items are, found by what tells them apart: lists may be as long as a request.
+struct Places<'v> {
+    key: Option<&'v str>,
+    first: HashMap<&'v Value, usize>,
+}
+
+impl<'v> Places<'v> {
+    fn of(list: &'v [Value], key: Option<&'v str>) -> Self {
+        let mut first = HashMap::with_capacity(list.len());
+        for (i, item) in list.iter().enumerate() {
+            if let Some(id) = identity(item, key) {
+                first.entry(id).or_insert(i);
+            }
+        }
+        Self { key, first }
+    }
+
+    /// The first place of what is told apart as this item is.
+    fn find(&self, item: &Value) -> Option<usize> {
+        self.first.get(identity(item, self.key)?).copied()
+    }
 }
 
 fn directive(item: &Value) -> Option<&Value> {
@@ -283,7 +303,8 @@ fn retain_keys(object: &mut Object, patch: &mut Object, mode: Mode) -> Result<()
         };
     }
     let Value::Array(retained) = retained else { return Err(bad_retain_keys()) };
-    let listed = |key: &str| retained.iter().any(|k| k.as_str() == Some(key));
+    let retained: HashSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let listed = |key: &str| retained.contains(key);
     for (key, value) in patch.iter() {
         let about_list = key.starts_with(DELETE) || key.starts_with(ORDER);
         if !value.is_null() && !about_list && !listed(key) {
@@ -326,11 +347,12 @@ fn ordered_lists(object: &mut Object, patch: &mut Object, at: At<'_>, mode: Mode
         };
         let mut from_patch = Vec::new();
         let mut from_server = Vec::new();
+        let places = Places::of(&order, merge_key);
         for value in merged {
             if let (Some(key), true) = (merge_key, identity(&value, merge_key).is_none()) {
                 return Err(no_merge_key(map_of(&value)?, key));
             }
-            match position(&order, &value, merge_key) {
+            match places.find(&value) {
                 Some(_) => from_patch.push(value),
                 None => from_server.push(value),
             }
@@ -388,6 +410,7 @@ fn in_order(
 ) -> Result<Vec<Value>> {
     sort_by(&mut from_patch, patch_order, merge_key)?;
     sort_by(&mut from_server, server_order, merge_key)?;
+    let places = Places::of(server_order, merge_key);
     let mut out = Vec::with_capacity(from_patch.len() + from_server.len());
     let (mut patch, mut server) = (from_patch.into_iter().peekable(), from_server.into_iter().peekable());
     loop {
@@ -396,8 +419,7 @@ fn in_order(
             (Some(_), None) => true,
             (None, Some(_)) => false,
             (Some(s), Some(p)) => {
-                let at = |item| position(server_order, item, merge_key);
-                matches!((at(s), at(p)), (Some(s), Some(p)) if s < p)
+                matches!((places.find(s), places.find(p)), (Some(s), Some(p)) if s < p)
             }
         };
         out.extend(if server_first { server.next() } else { patch.next() });
@@ -414,28 +436,18 @@ fn sort_by(items: &mut [Value], order: &[Value], merge_key: Option<&str>) -> Res
             }
         }
     }
+    let places = Places::of(order, merge_key);
     items.sort_by_cached_key(|item| {
         let deleted = merge_key.is_some() && directive(item).and_then(Value::as_str) == Some("delete");
-        (deleted, if deleted { usize::MAX } else { position(order, item, merge_key).unwrap_or(usize::MAX) })
+        (deleted, if deleted { usize::MAX } else { places.find(item).unwrap_or(usize::MAX) })
     });
     Ok(())
 }
 
-/// Each scalar once; as upstream, the last takes the place of one that goes.
-fn deduplicated(mut items: Vec<Value>) -> Vec<Value> {
-    let mut i = 0;
-    while i < items.len() {
-        let mut j = i + 1;
-        while j < items.len() {
-            if items[i] == items[j] {
-                items.swap_remove(j);
-            } else {
-                j += 1;
-            }
-        }
-        i += 1;
-    }
-    items
+/// Each scalar once.
+fn deduplicated(items: impl IntoIterator<Item = Value>) -> Vec<Value> {
+    let mut seen = HashSet::new();
+    items.into_iter().filter(|item| seen.insert(item.clone())).collect()
 }
 
 fn merge_list(
@@ -454,11 +466,12 @@ fn merge_list(
     }
     let merge_key = extra.merge_key.as_deref();
     if items_of(&[&before, &change])? == Items::Scalars {
+        let changed: HashSet<&Value> = change.iter().collect();
         if deletes_items && mode == Mode::Apply {
-            return Ok(before.into_iter().filter(|value| !change.contains(value)).collect());
+            return Ok(before.into_iter().filter(|value| !changed.contains(value)).collect());
         }
-        let merged = deduplicated(before.iter().chain(&change).cloned().collect());
-        let (from_patch, from_server) = merged.into_iter().partition(|value| change.contains(value));
+        let merged = deduplicated(before.iter().chain(&change).cloned());
+        let (from_patch, from_server) = merged.into_iter().partition(|value| changed.contains(value));
         return in_order(from_patch, from_server, &change, &before, None);
     }
     let Some(key) = merge_key else {
@@ -466,30 +479,31 @@ fn merge_list(
         return Err(PatchError::Type(format!("cannot merge lists without merge key for {name}")));
     };
     let (mut merged, change) = special_items(before.clone(), change, key)?;
+    let mut places: HashMap<Value, usize> =
+        Places::of(&merged, merge_key).first.into_iter().map(|(id, at)| (id.clone(), at)).collect();
     for value in &change {
         let map = map_of(value)?;
-        if !map.contains_key(key) {
-            return Err(no_merge_key(map, key));
-        }
-        if let Some(bad) = merged.iter().position(|v| !v.is_object()) {
-            return Err(PatchError::Type(format!("value for key {bad} is not a map")));
-        }
-        match position(&merged, value, merge_key) {
+        let Some(id) = map.get(key) else { return Err(no_merge_key(map, key)) };
+        match places.get(id) {
             Some(at) => {
-                if let Value::Object(original) = merged[at].take() {
-                    merged[at] = Value::Object(merge_map(original, map.clone(), item, mode)?);
+                if let Value::Object(original) = merged[*at].take() {
+                    merged[*at] = Value::Object(merge_map(original, map.clone(), item, mode)?);
                 }
             }
-            None => merged.push(without_nulls_if(mode, value.clone())),
+            None => {
+                places.insert(id.clone(), merged.len());
+                merged.push(without_nulls_if(mode, value.clone()));
+            }
         }
     }
     let mut from_patch = Vec::new();
     let mut from_server = Vec::new();
+    let places = Places::of(&change, merge_key);
     for value in merged {
         if identity(&value, merge_key).is_none() {
             return Err(no_merge_key(map_of(&value)?, key));
         }
-        match position(&change, &value, merge_key) {
+        match places.find(&value) {
             Some(_) => from_patch.push(value),
             None => from_server.push(value),
         }
@@ -500,6 +514,7 @@ fn merge_list(
 /// Carries out the items of a patch that delete an item or replace the list; the list, and the items that are left.
 fn special_items(mut before: Vec<Value>, change: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>)> {
     let mut rest = Vec::new();
+    let mut deleted = HashSet::new();
     let mut replace = false;
     for item in change {
         let map = map_of(&item)?;
@@ -510,7 +525,7 @@ fn special_items(mut before: Vec<Value>, change: Vec<Value>, key: &str) -> Resul
         match directive.as_str() {
             Some("delete") => {
                 let Some(id) = map.get(key) else { return Err(no_merge_key(map, key)) };
-                before.retain(|other| other.get(key) != Some(id));
+                deleted.insert(id.clone());
             }
             Some("replace") => replace = true,
             Some("merge") => {
@@ -521,6 +536,7 @@ fn special_items(mut before: Vec<Value>, change: Vec<Value>, key: &str) -> Resul
             _ => return Err(unknown_directive(directive, map)),
         }
     }
+    before.retain(|other| other.get(key).is_none_or(|id| !deleted.contains(id)));
     // The replaced list is merged with nothing, so its items come as they are.
     if replace { Ok((rest, Vec::new())) } else { Ok((before, rest)) }
 }

@@ -1,12 +1,14 @@
 //! What can be said of a schema without the rules of structural schemas: types, lists, maps, and keywords that there
 //! are not.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 
 use crate::{
-    field::{BadValue, Errors, FieldError, Path},
+    field::{BadValue, Errors, FieldError, Path, Whole},
     kinds::check::{is_empty, list, one_of, text},
 };
 
@@ -225,7 +227,9 @@ fn items_of_map(errors: &mut Errors, path: &Path, schema: &JSONSchemaProps, keys
         errors.push(FieldError::invalid(&items_at.child("type"), kind, detail));
         return;
     }
-    for (i, key) in keys.iter().enumerate() {
+    let mut seen = BTreeSet::new();
+    let mut whole = Whole::new(BadValue::of(&keys));
+    for key in keys {
         match items.properties.as_ref().and_then(|properties| properties.get(key)) {
             Some(property) if matches!(text(&property.type_), "array" | "object") => {
                 let at = items_at.child("properties").key(key).child("type");
@@ -235,12 +239,11 @@ fn items_of_map(errors: &mut Errors, path: &Path, schema: &JSONSchemaProps, keys
             Some(_) => {}
             None => {
                 let detail = "entries must all be names of item properties";
-                errors.push(FieldError::invalid(&keys_at, BadValue::of(&keys), detail));
+                whole.invalid(errors, &keys_at, detail);
             }
         }
-        if keys[..i].contains(key) {
-            let detail = "must not contain duplicate entries";
-            errors.push(FieldError::invalid(&keys_at, BadValue::of(&keys), detail));
+        if !seen.insert(key) {
+            whole.invalid(errors, &keys_at, "must not contain duplicate entries");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Rules for where a pod may run: affinity, tolerations, topology spread.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
     api::core::v1::{
@@ -189,15 +189,18 @@ fn term_keys(errors: &mut Errors, term: &PodAffinityTerm, path: &Path) {
     if let Some(selector) = &term.label_selector {
         // Creation has merged the keys into the selector; what is there a second time came from the user.
         let mut seen: BTreeSet<&String> = selector.match_labels.iter().flatten().map(|(k, _)| k).collect();
+        // The first place of each key.
+        let places: BTreeMap<&String, usize> =
+            keys.iter().enumerate().rev().map(|(i, key)| (key, i)).collect();
         for expression in list(&selector.match_expressions) {
-            let i = keys.iter().position(|key| *key == expression.key);
-            if let Some(i) = i.filter(|_| seen.contains(&expression.key)) {
+            let again = !seen.insert(&expression.key);
+            if let Some(i) = places.get(&expression.key).filter(|_| again) {
                 let detail = "exists in both matchLabelKeys and labelSelector";
-                errors.push(FieldError::invalid(&path.index(i), &expression.key, detail));
+                errors.push(FieldError::invalid(&path.index(*i), &expression.key, detail));
             }
-            seen.insert(&expression.key);
         }
     }
+    let others: BTreeSet<&String> = others.iter().collect();
     for (i, key) in keys.iter().enumerate().filter(|(_, key)| others.contains(key)) {
         let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
         errors.push(FieldError::invalid(&path.child("matchLabelKeys").index(i), key, detail));
@@ -250,6 +253,11 @@ pub(crate) fn taint_effect(errors: &mut Errors, effect: &str, path: &Path) {
 
 /// How a pod is spread over domains.
 pub(super) fn validate_spread(errors: &mut Errors, constraints: &[TopologySpreadConstraint], path: &Path) {
+    let pair = |of: &TopologySpreadConstraint| (of.topology_key.clone(), of.when_unsatisfiable.clone());
+    let mut later: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for constraint in constraints {
+        *later.entry(pair(constraint)).or_default() += 1;
+    }
     for (i, constraint) in constraints.iter().enumerate() {
         let at = path.index(i);
         if constraint.max_skew <= 0 {
@@ -261,10 +269,9 @@ pub(super) fn validate_spread(errors: &mut Errors, constraints: &[TopologySpread
         }
         let action = constraint.when_unsatisfiable.as_str();
         one_of(errors, &at.child("whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);
-        let again = constraints[i + 1..]
-            .iter()
-            .any(|c| c.topology_key == constraint.topology_key && c.when_unsatisfiable == action);
-        if again {
+        let count = later.entry(pair(constraint)).or_default();
+        *count = count.saturating_sub(1);
+        if *count > 0 {
             let at = at.child("{topologyKey, whenUnsatisfiable}");
             errors.push(FieldError::duplicate(&at, format!("{{{}, {action}}}", constraint.topology_key)));
         }
@@ -301,7 +308,7 @@ fn spread_keys(errors: &mut Errors, keys: &[String], selector: Option<&LabelSele
         errors.push(FieldError::forbidden(path, "must not be specified when labelSelector is not set"));
         return;
     };
-    let mut counts: std::collections::BTreeMap<&String, u32> = std::collections::BTreeMap::new();
+    let mut counts: BTreeMap<&String, u32> = BTreeMap::new();
     for (key, _) in selector.match_labels.iter().flatten() {
         *counts.entry(key).or_default() += 1;
     }

@@ -27,7 +27,7 @@ const MESSAGE_POLICIES: &[&str] = &["File", "FallbackToLogsOnError"];
 pub(super) struct Context<'a> {
     pub(super) spec: &'a PodSpec,
     pub(super) volumes: &'a Volumes<'a>,
-    pub(super) claims: &'a BTreeSet<String>,
+    pub(super) claims: &'a resources::Claims,
 }
 
 impl Context<'_> {
@@ -138,18 +138,19 @@ pub(crate) fn is_sidecar(container: &Container) -> bool {
 
 /// The ephemeral containers.
 pub(super) fn validate_ephemeral(errors: &mut Errors, pod: &Context<'_>, path: &Path) {
-    let others = || pod.spec.containers.iter().chain(list(&pod.spec.init_containers)).map(|c| &c.name);
-    let mut names: BTreeSet<&String> = others().collect();
+    let others = pod.spec.containers.iter().chain(list(&pod.spec.init_containers));
+    let others: BTreeSet<&str> = others.map(|c| c.name.as_str()).collect();
+    let mut names = others.clone();
     for (i, ephemeral) in list(&pod.spec.ephemeral_containers).iter().enumerate() {
         let at = path.index(i);
         let container = common_part(ephemeral);
         common(errors, &container, pod, &at);
         only_in_pods(errors, &container, &at);
-        if !names.insert(&ephemeral.name) {
+        if !names.insert(ephemeral.name.as_str()) {
             errors.push(FieldError::duplicate(&at.child("name"), &ephemeral.name));
         }
         let target = text(&ephemeral.target_container_name);
-        if !target.is_empty() && !others().any(|name| name == target) {
+        if !target.is_empty() && !others.contains(target) {
             errors.push(FieldError::not_found(&at.child("targetContainerName"), target));
         }
         let resources = container.resources.as_ref().is_some_and(|r| *r != Default::default());
@@ -319,6 +320,8 @@ fn host_ports(errors: &mut Errors, containers: &[Container], path: &Path) {
 fn mounts(errors: &mut Errors, container: &Container, volumes: &Volumes<'_>, path: &Path) {
     let mut paths = BTreeSet::new();
     let devices = list(&container.volume_devices);
+    let device_names: BTreeSet<&String> = devices.iter().map(|d| &d.name).collect();
+    let device_paths: BTreeSet<&String> = devices.iter().map(|d| &d.device_path).collect();
     for (i, mount) in list(&container.volume_mounts).iter().enumerate() {
         let at = path.index(i);
         let (name_at, path_at) = (at.child("name"), at.child("mountPath"));
@@ -331,14 +334,14 @@ fn mounts(errors: &mut Errors, container: &Container, volumes: &Volumes<'_>, pat
         if !paths.insert(&mount.mount_path) {
             errors.push(FieldError::invalid(&path_at, &mount.mount_path, "must be unique"));
         }
-        if devices.iter().any(|d| d.name == mount.name) {
+        if device_names.contains(&mount.name) {
             errors.push(FieldError::invalid(
                 &name_at,
                 &mount.name,
                 "must not already exist in volumeDevices",
             ));
         }
-        if devices.iter().any(|d| d.device_path == mount.mount_path) {
+        if device_paths.contains(&mount.mount_path) {
             let detail = "must not already exist as a path in volumeDevices";
             errors.push(FieldError::invalid(&path_at, &mount.mount_path, detail));
         }
@@ -387,6 +390,8 @@ fn recursive_read_only(errors: &mut Errors, mount: &VolumeMount, path: &Path) {
 
 fn devices(errors: &mut Errors, container: &Container, volumes: &Volumes<'_>, path: &Path) {
     let mounts = list(&container.volume_mounts);
+    let mount_names: BTreeSet<&String> = mounts.iter().map(|m| &m.name).collect();
+    let mount_paths: BTreeSet<&String> = mounts.iter().map(|m| &m.mount_path).collect();
     let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
     for (i, device) in list(&container.volume_devices).iter().enumerate() {
         let VolumeDevice { name, device_path } = device;
@@ -413,10 +418,10 @@ fn devices(errors: &mut Errors, container: &Container, volumes: &Volumes<'_>, pa
         } else {
             paths.insert(device_path);
         }
-        if mounts.iter().any(|m| m.name == *name) {
+        if mount_names.contains(name) {
             errors.push(FieldError::invalid(&name_at, name, "must not already exist in volumeMounts"));
         }
-        if mounts.iter().any(|m| m.mount_path == *device_path) {
+        if mount_paths.contains(device_path) {
             let detail = "must not already exist as a path in volumeMounts";
             errors.push(FieldError::invalid(&path_at, device_path, detail));
         }

@@ -1,8 +1,11 @@
 //! Rules for requests and limits of resources.
 
-use std::collections::BTreeSet;
+use std::{
+    cell::{Cell, OnceCell},
+    collections::BTreeSet,
+};
 
-use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{PodResourceClaim, PodSpec, ResourceRequirements};
 
 use super::containers::is_sidecar;
 use crate::{
@@ -21,12 +24,46 @@ pub(crate) enum Owner {
     Pod,
 }
 
+/// The names of the resource claims of a pod.
+#[derive(Default)]
+pub(crate) struct Claims {
+    names: BTreeSet<String>,
+    /// All names in one line.
+    line: OnceCell<String>,
+    /// The bytes that were spent on telling them to who names another one.
+    spent: Cell<usize>,
+}
+
+impl Claims {
+    /// The bytes that may be spent so; the list is told again and again, and may be as long as the pod.
+    const MOST: usize = 16 << 20;
+
+    pub(super) fn of(claims: &[PodResourceClaim]) -> Self {
+        let names = claims.iter().map(|claim| claim.name.clone()).filter(|name| !name.is_empty());
+        Self { names: names.collect(), ..Self::default() }
+    }
+
+    fn told(&self) -> String {
+        let what = "must be one of the names in pod.spec.resourceClaims";
+        if self.names.is_empty() {
+            return format!("{what} which is empty");
+        }
+        let names = || self.names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let line = self.line.get_or_init(names);
+        if self.spent.get() > Self::MOST {
+            return what.to_owned();
+        }
+        self.spent.set(self.spent.get() + line.len());
+        format!("{what}: {line}")
+    }
+}
+
 /// Requests and limits.
 pub(crate) fn validate(
     errors: &mut Errors,
     requirements: &ResourceRequirements,
     owner: Owner,
-    claims: &BTreeSet<String>,
+    claims: &Claims,
     path: &Path,
 ) {
     let (limits_at, requests_at) = (path.child("limits"), path.child("requests"));
@@ -188,12 +225,7 @@ fn huge_page(errors: &mut Errors, resource: &str, amount: Amount, path: &Path) -
     true
 }
 
-fn claim_names(
-    errors: &mut Errors,
-    requirements: &ResourceRequirements,
-    known: &BTreeSet<String>,
-    path: &Path,
-) {
+fn claim_names(errors: &mut Errors, requirements: &ResourceRequirements, known: &Claims, path: &Path) {
     let mut seen: BTreeSet<String> = BTreeSet::new();
     for (i, claim) in list(&requirements.claims).iter().enumerate() {
         let at = path.index(i);
@@ -215,29 +247,23 @@ fn claim_names(
                 }
                 None => {
                     let prefix = format!("{key}/");
-                    for _ in seen.iter().filter(|k| k.starts_with(&prefix)) {
+                    for _ in seen.range(prefix.clone()..).take_while(|k| k.starts_with(&prefix)) {
                         errors.push(FieldError::duplicate(&at, &claim.name));
                     }
                 }
             }
             seen.insert(key);
         }
-        if !known.contains(&claim.name) {
+        if !known.names.contains(&claim.name) {
             let mut error = FieldError::not_found(&at, &claim.name);
-            error.detail = "must be one of the names in pod.spec.resourceClaims".to_owned();
-            if known.is_empty() {
-                error.detail.push_str(" which is empty");
-            } else {
-                let known: Vec<&str> = known.iter().map(String::as_str).collect();
-                error.detail = format!("{}: {}", error.detail, known.join(", "));
-            }
+            error.detail = known.told();
             errors.push(error);
         }
     }
 }
 
 /// The resources of the pod as a whole.
-pub(super) fn validate_pod(errors: &mut Errors, spec: &PodSpec, claims: &BTreeSet<String>, path: &Path) {
+pub(super) fn validate_pod(errors: &mut Errors, spec: &PodSpec, claims: &Claims, path: &Path) {
     let Some(resources) = &spec.resources else { return };
     if resources.claims.is_some() {
         let detail = "claims cannot be set for Resources at pod-level";
@@ -279,11 +305,9 @@ pub(super) fn aggregate_requests(spec: &PodSpec) -> Vec<(String, Amount)> {
             }
         }
     }
-    fn raise(sums: &mut Sums, to: Sums) {
-        for (resource, amount) in to {
-            let sum = sums.entry(resource).or_insert(amount);
-            *sum = (*sum).max(amount);
-        }
+    fn raise(sums: &mut Sums, resource: &str, to: Amount) {
+        let sum = sums.entry(resource.to_owned()).or_insert(to);
+        *sum = (*sum).max(to);
     }
     let (mut running, mut sidecars, mut starting) = (Sums::new(), Sums::new(), Sums::new());
     for container in &spec.containers {
@@ -291,16 +315,21 @@ pub(super) fn aggregate_requests(spec: &PodSpec) -> Vec<(String, Amount)> {
     }
     for container in list(&spec.init_containers) {
         let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
-        if is_sidecar(container) {
+        let sidecar = is_sidecar(container);
+        if sidecar {
             add(&mut running, requests);
             add(&mut sidecars, requests);
-            raise(&mut starting, sidecars.clone());
-        } else {
-            let mut now = sidecars.clone();
-            add(&mut now, requests);
-            raise(&mut starting, now);
+        }
+        // Of the resources that this container does not ask for, no more is in use than before.
+        for (resource, text) in requests.into_iter().flatten() {
+            let Some(own) = Amount::of(text) else { continue };
+            let before = sidecars.get(resource).copied();
+            let now = if sidecar { before } else { before.map(|sum| sum.plus(own)) };
+            raise(&mut starting, resource, now.unwrap_or(own));
         }
     }
-    raise(&mut running, starting);
+    for (resource, amount) in starting {
+        raise(&mut running, &resource, amount);
+    }
     running.into_iter().collect()
 }

@@ -110,11 +110,14 @@ pub(super) fn validate_annotations(
             seccomp_annotation(errors, value, &path.child(key));
         }
     }
+    let of_containers = |key: &&String| key.starts_with(security::APPARMOR_CONTAINER);
+    let mut names = BTreeSet::new();
+    if annotations.keys().any(|key| of_containers(&key)) {
+        each(spec, &Path::root(), |c, _| names.extend([c.name.clone()]));
+    }
     for (key, value) in annotations {
         let Some(container) = key.strip_prefix(security::APPARMOR_CONTAINER) else { continue };
-        let mut found = false;
-        each(spec, &Path::root(), |c, _| found |= c.name == container);
-        if !found {
+        if !names.contains(container) {
             errors.push(FieldError::invalid(&path.key(key), container, "container not found"));
         }
         let known = matches!(value.as_str(), "" | "runtime/default" | "unconfined")
@@ -142,11 +145,7 @@ fn validate(errors: &mut Errors, spec: &PodSpec, meta: Option<&ObjectMeta>, path
         errors.push(FieldError::required(&path.child("terminationGracePeriodSeconds"), ""));
     }
     let volumes = volumes::validate(errors, list(&spec.volumes), meta, &path.child("volumes"));
-    let claims: BTreeSet<String> = list(&spec.resource_claims)
-        .iter()
-        .map(|claim| claim.name.clone())
-        .filter(|name| !name.is_empty())
-        .collect();
+    let claims = resources::Claims::of(list(&spec.resource_claims));
     resource_claims(errors, list(&spec.resource_claims), &path.child("resourceClaims"));
     let context = Context { spec, volumes: &volumes, claims: &claims };
     containers::validate(errors, &context, &path.child("containers"));

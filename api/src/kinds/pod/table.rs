@@ -1,5 +1,7 @@
 //! The row that `kubectl get pods` shows.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{Container, ContainerStateTerminated, ContainerStatus, Pod, PodSpec, PodStatus},
@@ -60,7 +62,9 @@ struct Summary {
 impl Summary {
     fn of(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> Self {
         let init = list(&spec.init_containers);
-        let sidecar = |name: &str| init.iter().find(|c| c.name == name).is_some_and(is_sidecar);
+        let sidecars: BTreeSet<&str> =
+            init.iter().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
+        let sidecar = |name: &str| sidecars.contains(name);
         let phase = text(&status.phase);
         let mut reason =
             if text(&status.reason).is_empty() { phase } else { text(&status.reason) }.to_owned();

@@ -1,10 +1,10 @@
 //! What may change about a pod once it exists.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, NodeAffinity, NodeSelectorTerm, Pod, PodSchedulingGate, PodSpec, PodStatus,
-    Toleration,
+    Container, ContainerStatus, EphemeralContainer, NodeAffinity, NodeSelectorTerm, Pod, PodSchedulingGate,
+    PodSpec, PodStatus, Toleration,
 };
 use serde_json::Value;
 
@@ -184,7 +184,8 @@ fn tolerated(toleration: &Toleration) -> [&str; 4] {
 }
 
 fn removed_gates(errors: &mut Errors, new: &[PodSchedulingGate], old: &[PodSchedulingGate], path: &Path) {
-    for (i, gate) in new.iter().enumerate().filter(|(_, gate)| !old.contains(gate)) {
+    let old: HashSet<&str> = old.iter().map(|gate| gate.name.as_str()).collect();
+    for (i, gate) in new.iter().enumerate().filter(|(_, gate)| !old.contains(gate.name.as_str())) {
         let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
         errors.push(FieldError::forbidden(&path.index(i).child("name"), detail));
     }
@@ -285,9 +286,10 @@ pub(super) fn validate_status(errors: &mut Errors, pod: &Pod, old: &Pod) {
     ] {
         transitions(errors, list(now), list(before), old_spec, policy, &at.child(field));
     }
+    let claims: HashSet<&str> = list(&spec.resource_claims).iter().map(|claim| claim.name.as_str()).collect();
     for (i, claim) in list(&new.resource_claim_statuses).iter().enumerate() {
         let at = at.child("resourceClaimStatuses").index(i).child("name");
-        if !list(&spec.resource_claims).iter().any(|c| c.name == claim.name) {
+        if !claims.contains(claim.name.as_str()) {
             let detail = "must match the name of an entry in `spec.resourceClaims`";
             errors.push(FieldError::invalid(&at, &claim.name, detail));
         }
@@ -313,8 +315,8 @@ fn addresses(errors: &mut Errors, ips: &[&str], path: &Path, shown: impl Fn(usiz
         let detail = "may specify no more than one IP for each IP family";
         errors.push(FieldError::invalid(path, BadValue::of(&ips), detail));
     }
-    for (i, address) in ips.iter().enumerate().filter(|(i, a)| ips[..*i].contains(a)) {
-        let _ = address;
+    let mut seen = HashSet::new();
+    for (i, _) in ips.iter().enumerate().filter(|(_, address)| !seen.insert(**address)) {
         errors.push(FieldError::duplicate(&path.index(i), shown(i)));
     }
 }
@@ -331,9 +333,11 @@ fn transitions(
     if policy == "Always" {
         return;
     }
+    // Of several with one name, the first counts.
+    let containers = spec.containers.iter().chain(list(&spec.init_containers)).rev();
+    let containers: HashMap<&str, &Container> = containers.map(|c| (c.name.as_str(), c)).collect();
     let may_restart = |status: &ContainerStatus, code: i32| {
-        let mut containers = spec.containers.iter().chain(list(&spec.init_containers));
-        let container = containers.find(|c| c.name == status.name);
+        let container = containers.get(status.name.as_str());
         let own = container.and_then(|c| c.restart_policy.as_deref());
         let rules = container.is_some_and(|c| !list(&c.restart_policy_rules).is_empty());
         match own.unwrap_or(policy) {
@@ -342,15 +346,20 @@ fn transitions(
             _ => rules,
         }
     };
+    let mut left = new.len() + old.len();
+    let mut running: HashMap<&str, usize> = HashMap::new();
+    for now in new.iter().filter(|now| now.state.as_ref().is_none_or(|s| s.terminated.is_none())) {
+        *running.entry(&now.name).or_default() += 1;
+    }
     for (i, before) in old.iter().enumerate() {
         let Some(ended) = before.state.as_ref().and_then(|s| s.terminated.as_ref()) else { continue };
         if may_restart(before, ended.exit_code) {
             continue;
         }
-        let running = |now: &&ContainerStatus| {
-            now.name == before.name && now.state.as_ref().is_none_or(|s| s.terminated.is_none())
-        };
-        for _ in new.iter().filter(running) {
+        // Names are there once; should one be there more often, it is told of no more than there are states.
+        let count = running.get(before.name.as_str()).copied().unwrap_or_default().min(left);
+        left -= count;
+        for _ in 0..count {
             let detail = "may not be transitioned to non-terminated state";
             errors.push(FieldError::forbidden(&path.index(i).child("state"), detail));
         }
@@ -369,8 +378,11 @@ pub(super) fn validate_ephemeral(errors: &mut Errors, pod: &Pod, old: &Pod) {
     validate_pod(errors, pod, new_spec);
     annotations(errors, pod, old);
     let at = Path::new("spec").child("ephemeralContainers");
+    // Of several with one name, the first counts.
+    let given = list(&new_spec.ephemeral_containers).iter().rev();
+    let given: HashMap<&str, &EphemeralContainer> = given.map(|c| (c.name.as_str(), c)).collect();
     for before in list(&old_spec.ephemeral_containers) {
-        let now = list(&new_spec.ephemeral_containers).iter().find(|c| c.name == before.name);
+        let now = given.get(before.name.as_str()).copied();
         let name = crate::field::quote(&before.name);
         match now {
             None => {

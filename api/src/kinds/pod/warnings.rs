@@ -219,6 +219,9 @@ fn fractions(out: &mut Vec<String>, amounts: Option<&Amounts>, at: &Path) {
     }
 }
 
+/// How many pieces of advice are looked for where each pair of things may be worth one.
+const MOST: usize = 1000;
+
 fn ports(out: &mut Vec<String>, spec: &PodSpec, at: &Path) {
     let mut seen: BTreeMap<String, Vec<(Path, ContainerPort)>> = BTreeMap::new();
     each(spec, at, |container, at| {
@@ -229,6 +232,10 @@ fn ports(out: &mut Vec<String>, spec: &PodSpec, at: &Path) {
             let key = format!("{}/{}", port.container_port, text(&port.protocol));
             let others = seen.entry(key).or_default();
             for (other_at, other) in others.iter() {
+                // Many more than an answer has room for.
+                if out.len() >= MOST {
+                    return;
+                }
                 let what = if same_ip(other) && number(other) == number(port) {
                     "duplicate"
                 } else if number(port) == 0 || number(other) == 0 {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{EXTERNAL, is_headless, needs_health_check};
 use crate::{
-    field::{BadValue, Errors, FieldError, Path},
+    field::{BadValue, Errors, FieldError, Path, Whole},
     kinds::check::{ip, is_dual_stack, is_empty, list, one_of, parse_ip, text},
 };
 
@@ -119,9 +119,10 @@ pub(super) fn validate(errors: &mut Errors, spec: &ServiceSpec) {
         _ => {}
     }
     let families = list(&spec.ip_families);
+    let mut seen = BTreeSet::new();
     for (i, family) in families.iter().enumerate() {
         one_of(errors, &families_at.index(i), family, &["IPv4", "IPv6"]);
-        if families[..i].contains(family) {
+        if !seen.insert(family) {
             errors.push(FieldError::duplicate(&families_at.index(i), family));
         }
     }
@@ -194,9 +195,10 @@ fn changes(
     let at = |i: usize| path.child(names.0).index(i);
     let changed = "may not change once set";
     if new.len() == old.len() {
+        let mut whole = Whole::new(BadValue::of(&shown.0));
         for (i, _) in old.iter().enumerate().filter(|(i, value)| new.get(*i) != Some(value)) {
             let i = if names.0 == "ipFamilies" { 0 } else { i };
-            errors.push(FieldError::invalid(&at(i), BadValue::of(&shown.0), changed));
+            whole.invalid(errors, &at(i), changed);
         }
         return;
     }

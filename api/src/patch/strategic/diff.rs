@@ -1,10 +1,12 @@
 //! Makes the patches that kubectl makes: the difference of two objects, and the three-way patch of `apply`.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::{
-    At, DELETE, DIRECTIVE, Items, Mode, ORDER, Object, PatchError, RETAIN, Result, deduplicated, identity,
-    items_of, map_of, merge_map, no_merge_key, same_kind, sort_by,
+    At, DELETE, DIRECTIVE, Items, Mode, ORDER, Object, PatchError, Places, RETAIN, Result, deduplicated,
+    identity, items_of, map_of, merge_map, no_merge_key, same_kind, sort_by,
 };
 use crate::schema::{Extra, TypeRef};
 
@@ -143,7 +145,8 @@ fn diff_merged_lists(
     let order_directive = format!("{ORDER}/{key}");
     if items_of(&[before, after])? == Items::Scalars {
         let missing = |from: &[Value], of: &[Value]| -> Vec<Value> {
-            deduplicated(from.iter().filter(|v| !of.contains(v)).cloned().collect())
+            let of: HashSet<&Value> = of.iter().collect();
+            deduplicated(from.iter().filter(|v| !of.contains(v)).cloned())
         };
         let mut added = if options.changes { missing(after, before) } else { Vec::new() };
         let mut deleted = if options.deletions { missing(before, after) } else { Vec::new() };
@@ -171,18 +174,13 @@ fn diff_merged_lists(
             return Err(no_merge_key(map, name));
         }
     }
-    let find = |list: &[Value], value: &Value| -> Option<Object> {
-        list.iter()
-            .find(|other| identity(other, merge_key) == identity(value, merge_key))
-            .and_then(Value::as_object)
-            .cloned()
-    };
+    let (in_before, in_after) = (Places::of(before, merge_key), Places::of(after, merge_key));
     let mut changed = Vec::new();
     for value in after {
-        match find(before, value) {
+        match in_before.find(value).and_then(|at| before[at].as_object()) {
             Some(original) => {
                 let options = Options { retain_keys: extra.patch.retain_keys, ..options };
-                let mut inner = diff_maps(&original, map_of(value)?, item, options)?;
+                let mut inner = diff_maps(original, map_of(value)?, item, options)?;
                 if !inner.is_empty() {
                     inner.insert(name.to_owned(), value[name].clone());
                     changed.push(Value::Object(inner));
@@ -195,7 +193,7 @@ fn diff_merged_lists(
     if options.deletions {
         let mut deleted: Vec<Value> = before
             .iter()
-            .filter(|value| find(after, value).is_none())
+            .filter(|value| in_after.find(value).is_none())
             .map(|value| json!({name: value[name], DIRECTIVE: "delete"}))
             .collect();
         deleted.sort_by_cached_key(|value| value[name].to_string());
@@ -251,10 +249,12 @@ fn conflict(left: &Value, right: &Value, at: Option<At<'_>>, extra: Option<&Extr
                 if kind == Items::Scalars {
                     return Ok(false);
                 }
+                let places = Places::of(right, merge_key);
+                let without = right.iter().position(|other| identity(other, merge_key).is_none());
                 for item in left {
-                    let same = |other: &&Value| identity(other, merge_key) == identity(item, merge_key);
-                    if let Some(other) = right.iter().find(same)
-                        && conflict(item, other, at, None)?
+                    let same = if identity(item, merge_key).is_none() { without } else { places.find(item) };
+                    if let Some(other) = same
+                        && conflict(item, &right[other], at, None)?
                     {
                         return Ok(true);
                     }
