@@ -255,7 +255,8 @@ impl<K: Cached> Cache<K> {
 
     /// Calls `handler` for each object now and for each later change, in order and without gaps.
     ///
-    /// It runs under the cache's lock: it must be quick and must not read this cache.
+    /// It runs under the cache's lock: it must be quick and must not read this cache. It may hold other caches: it goes
+    /// when the tasks end that fill this one.
     pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
         let mut state = self.shared.write();
         for object in state.objects.values() {
@@ -442,6 +443,13 @@ impl<K: Cached> Mirror for Shared<K> {
     fn reached(&self, revision: &str) {
         self.advance(number(revision));
     }
+
+    fn ended(&self) {
+        // They may hold other caches, whose handlers hold this one: nobody else would free them. What they hold goes
+        // after the lock.
+        let handlers = std::mem::take(&mut self.write().handlers);
+        drop(handlers);
+    }
 }
 
 /// A full list on its way into a cache.
@@ -530,6 +538,18 @@ mod tests {
             });
         });
         log
+    }
+
+    #[test]
+    fn caches_whose_handlers_hold_each_other_go_when_nothing_fills_them_any_more() {
+        let (one, other) = (cache(), cache());
+        let (held, holder) = (other.clone(), one.clone());
+        one.on_change(move |_| drop(held.len()));
+        other.on_change(move |_| drop(holder.len()));
+        let (weak_one, weak_other) = (Arc::downgrade(&one.shared), Arc::downgrade(&other.shared));
+        one.shared.ended();
+        drop((one, other));
+        assert!(weak_one.upgrade().is_none() && weak_other.upgrade().is_none());
     }
 
     #[test]

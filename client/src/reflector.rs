@@ -41,6 +41,8 @@ pub(crate) trait Mirror: Send + Sync {
     fn deleted(&self, object: &RawValue) -> serde_json::Result<String>;
     /// Notes that nothing up to `revision` is missing.
     fn reached(&self, revision: &str);
+    /// Nothing comes any more.
+    fn ended(&self);
 }
 
 /// A full list while it comes in.
@@ -103,6 +105,12 @@ enum Interrupted {
     Ended(String),
     /// The same after an error.
     Broken(String, kube::Error),
+}
+
+impl Drop for Reflector {
+    fn drop(&mut self) {
+        self.mirror.ended();
+    }
 }
 
 impl Reflector {
