@@ -10,7 +10,7 @@ use std::{any::Any, fmt::Debug, marker::PhantomData};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     field::{Errors, Path},
@@ -73,6 +73,9 @@ impl<T: Kind> Object for T {
         Box::new(self.clone())
     }
     fn to_bytes(&self) -> Vec<u8> {
+        if T::HAS_FLOATS || T::LEFT_OUT.iter().any(|(_, is_empty)| is_empty(self)) {
+            return serde_json::to_vec(&self.to_value()).unwrap_or_default();
+        }
         // Typed structs hold strings, numbers, lists and maps with string keys: writing them to memory cannot fail.
         let mut bytes = serde_json::to_vec(self).unwrap_or_default();
         for (name, is_absent) in T::NULLS {
@@ -91,15 +94,63 @@ impl<T: Kind> Object for T {
         let mut value = serde_json::to_value(self).unwrap_or_default();
         for (name, is_absent) in T::NULLS {
             if is_absent(self) {
-                let (parent, field) = name.rsplit_once('.').unwrap_or(("", name));
-                let parent = parent.split('.').filter(|part| !part.is_empty());
-                let found = parent.fold(Some(&mut value), |value, part| value?.get_mut(part));
-                if let Some(fields) = found.and_then(Value::as_object_mut) {
-                    fields.insert(field.to_owned(), Value::Null);
-                }
+                at_each(&mut value, name, &|fields, field| {
+                    if fields.get(field).and_then(Value::as_array).is_none_or(Vec::is_empty) {
+                        fields.insert(field.to_owned(), Value::Null);
+                    }
+                });
             }
         }
+        if T::HAS_FLOATS {
+            write_whole_numbers(&mut value);
+        }
+        for (name, _) in T::LEFT_OUT.iter().filter(|(_, is_empty)| is_empty(self)) {
+            at_each(&mut value, name, &|fields, field| {
+                if fields.get(field).is_some_and(|text| text == "") {
+                    fields.remove(field);
+                }
+            });
+        }
         value
+    }
+}
+
+/// Numbers that are whole without `.0`, as Go writes them.
+fn write_whole_numbers(value: &mut Value) {
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(write_whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(write_whole_numbers),
+        Value::Number(number) if number.is_f64() => {
+            // Beyond this, neighbours of a float are further apart than one.
+            const EXACT: f64 = 9_007_199_254_740_992.0;
+            let float = number.as_f64().unwrap_or_default();
+            if float.fract() == 0.0 && float.abs() <= EXACT {
+                *number = (float as i64).into();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Does something with a field wherever it is, or could be: `spec.drivers[].name` is a field of each driver.
+fn at_each(value: &mut Value, path: &str, act: &dyn Fn(&mut Map<String, Value>, &str)) {
+    match path.split_once('.') {
+        None => {
+            if let Some(fields) = value.as_object_mut() {
+                act(fields, path);
+            }
+        }
+        Some((first, rest)) => match first.strip_suffix("[]") {
+            Some(list) => {
+                let items = value.get_mut(list).and_then(Value::as_array_mut);
+                items.into_iter().flatten().for_each(|item| at_each(item, rest, act));
+            }
+            None => {
+                if let Some(inner) = value.get_mut(first) {
+                    at_each(inner, rest, act);
+                }
+            }
+        },
     }
 }
 
@@ -114,7 +165,8 @@ pub struct Replicas {
     pub selector: String,
 }
 
-/// A field by its JSON name (`status.conditions` for one further in), and whether an object has nothing in it.
+/// A field by its JSON name (`status.conditions` for one further in, `spec.drivers[].topologyKeys` for one of each item
+/// of a list), and whether an object has nothing in it.
 pub type Null<T> = (&'static str, fn(&T) -> bool);
 
 /// The rules of one kind. Every method has a default that does nothing; a kind's file says what differs.
@@ -143,8 +195,17 @@ pub trait Kind:
     const UNCONDITIONAL_UPDATE: bool = true;
     /// A deletion answers with the object that is gone, instead of a Status.
     const RETURNS_DELETED: bool = false;
+    /// Upstream deletes it in a way of its own, which reports failed preconditions in the words of the store.
+    const OWN_DELETION: bool = false;
+    /// Annotations that upstream makes when it converts an object to this version. So answers that hold metadata alone,
+    /// which are made before that, do not have them.
+    const CONVERTED_ANNOTATIONS: &'static [&'static str] = &[];
     /// The fields that are written as `null` where nothing is in them, as Go writes them, and whether that is so.
     const NULLS: &'static [Null<Self>] = &[];
+    /// The typed struct has numbers that are not whole.
+    const HAS_FLOATS: bool = false;
+    /// The texts that the typed struct always writes and Go leaves out where they are empty, and whether one is.
+    const LEFT_OUT: &'static [Null<Self>] = &[];
     /// Of a kind whose dependents stay when a client deletes it without saying what is to become of them: the advice
     /// that comes with such a deletion, as a `Warning` header, or nothing.
     const DEPENDENTS_STAY: Option<&'static str> = None;
@@ -308,6 +369,10 @@ pub trait Rules: Send + Sync + Debug {
     fn create_on_update(&self) -> bool;
     fn unconditional_update(&self) -> bool;
     fn returns_deleted(&self) -> bool;
+    /// Whether failed preconditions of a deletion are reported in the words of upstream's store.
+    fn own_deletion(&self) -> bool;
+    /// The annotations that answers with metadata alone do not have.
+    fn converted_annotations(&self) -> &'static [&'static str];
     /// Of a kind whose dependents stay when a client deletes it without saying what is to become of them: the advice
     /// that comes with such a deletion, or nothing.
     fn dependents_stay(&self) -> Option<&'static str>;
@@ -502,6 +567,14 @@ impl<T: Kind> Rules for Typed<T> {
         T::RETURNS_DELETED
     }
 
+    fn own_deletion(&self) -> bool {
+        T::OWN_DELETION
+    }
+
+    fn converted_annotations(&self) -> &'static [&'static str] {
+        T::CONVERTED_ANNOTATIONS
+    }
+
     fn dependents_stay(&self) -> Option<&'static str> {
         T::DEPENDENTS_STAY
     }
@@ -540,5 +613,52 @@ fn kube_finalizers(meta: &ObjectMeta, errors: &mut Errors) {
     let path = Path::new("metadata").child("finalizers");
     for (i, finalizer) in meta.finalizers.iter().flatten().enumerate() {
         kinds::kube_finalizer(errors, &path.index(i), finalizer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{LimitRange, ServiceAccount};
+    use k8s_openapi::api::storage::v1::CSINode;
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use serde_json::json;
+
+    fn written<T: Object + DeserializeOwned>(given: &Value) -> Value {
+        let object: T = serde_json::from_value(given.clone()).unwrap();
+        let value = object.to_value();
+        assert_eq!(serde_json::from_slice::<Value>(&object.to_bytes()).unwrap(), value);
+        value
+    }
+
+    #[test]
+    fn empty_fields_are_written_as_go_writes_them() {
+        let limits = written::<LimitRange>(&json!({"metadata": {}, "spec": {"limits": []}}));
+        assert_eq!(limits["spec"], json!({"limits": null}));
+        let node = written::<CSINode>(&json!({"metadata": {}, "spec": {"drivers": []}}));
+        assert_eq!(node["spec"], json!({"drivers": null}));
+        let drivers = json!([
+            {"name": "a", "nodeID": "a", "topologyKeys": []},
+            {"name": "b", "nodeID": "b", "topologyKeys": ["k"]},
+        ]);
+        let node = written::<CSINode>(&json!({"metadata": {}, "spec": {"drivers": drivers}}));
+        assert_eq!(node["spec"]["drivers"][0]["topologyKeys"], Value::Null);
+        assert_eq!(node["spec"]["drivers"][1]["topologyKeys"], json!(["k"]));
+        let account =
+            written::<ServiceAccount>(&json!({"metadata": {}, "imagePullSecrets": [{}, {"name": "a"}]}));
+        assert_eq!(account["imagePullSecrets"], json!([{}, {"name": "a"}]));
+    }
+
+    #[test]
+    fn whole_numbers_are_written_without_a_fraction() {
+        let limits = json!({"type": "number", "minimum": 1.0, "maximum": 1.5, "multipleOf": 1e300});
+        let definition = written::<CustomResourceDefinition>(&json!({
+            "metadata": {}, "spec": {"group": "g", "scope": "Cluster", "names": {"kind": "K", "plural": "ks"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": limits}}]},
+        }));
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        assert_eq!(schema["minimum"].to_string(), "1");
+        assert_eq!(schema["maximum"].to_string(), "1.5");
+        assert_eq!(schema["multipleOf"].as_f64(), Some(1e300));
     }
 }

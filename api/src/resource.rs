@@ -208,6 +208,12 @@ pub struct Column {
     pub priority: i32,
 }
 
+/// What upstream says of the time at which an object was made.
+const CREATED: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It \
+     is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It \
+     is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: \
+     https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
 impl Column {
     /// A column of built-in text.
     pub const fn new(name: &'static str, kind: &'static str) -> Self {
@@ -252,13 +258,7 @@ impl Column {
             name: Cow::Borrowed("Age"),
             kind: Cow::Borrowed("string"),
             format: Cow::Borrowed(""),
-            description: Cow::Borrowed(
-                "CreationTimestamp is a timestamp representing the server time when this object was created. It is not \
-                 guaranteed to be set in happens-before order across separate operations. Clients may not set this \
-                 value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for \
-                 lists. More info: \
-                 https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
-            ),
+            description: Cow::Borrowed(CREATED),
             priority: 0,
         }
     }
@@ -278,7 +278,7 @@ impl Column {
 }
 
 /// The columns of kinds that have none of their own.
-pub const NAME_AND_CREATION: &[Column] = &[Column::name(), Column::new("Created At", "date")];
+pub const NAME_AND_CREATION: &[Column] = &[Column::name(), Column::new("Created At", "date").about(CREATED)];
 
 /// Everything that generic code knows about a kind.
 #[derive(Clone, Debug)]

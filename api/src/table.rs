@@ -54,7 +54,8 @@ pub fn row(
     match include {
         IncludeObject::None => {}
         IncludeObject::Metadata => {
-            let metadata = serde_json::to_value(object.metadata()).unwrap_or_default();
+            let mut metadata = serde_json::to_value(object.metadata()).unwrap_or_default();
+            alone(rules, &mut metadata);
             let object =
                 json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": metadata});
             row.insert("object".to_owned(), object);
@@ -64,6 +65,22 @@ pub fn row(
         }
     }
     Value::Object(row)
+}
+
+/// Metadata as it is where nothing else of the object is shown.
+pub fn alone(rules: &dyn Rules, metadata: &mut Value) {
+    let left_out = rules.converted_annotations();
+    if left_out.is_empty() {
+        return;
+    }
+    if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+        annotations.retain(|name, _| !left_out.contains(&name.as_str()));
+        if annotations.is_empty()
+            && let Some(fields) = metadata.as_object_mut()
+        {
+            fields.remove("annotations");
+        }
+    }
 }
 
 /// A Table of rows. `metadata` is that of the list (or holds the resourceVersion of the one object); columns are given

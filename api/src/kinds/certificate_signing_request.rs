@@ -214,7 +214,7 @@ fn validate(request: &CertificateSigningRequest, old: Option<&CertificateSigning
     let usages = list(&request.spec.usages);
     let at = path.child("usages");
     if usages.is_empty() {
-        errors.push(FieldError::required(&at, ""));
+        errors.push(FieldError::required(&at, "usages must be provided"));
     }
     let used = |old: &CertificateSigningRequest| old.spec.usages.clone().unwrap_or_default();
     let any_usage = |old| used(old).iter().any(|usage| !USAGES.contains(&usage.as_str()));

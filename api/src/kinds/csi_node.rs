@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     field::{Errors, FieldError, Path},
-    object::{Kind, name_cell},
+    object::{Kind, Null, name_cell},
     resource::Column,
 };
 
@@ -23,6 +23,12 @@ const MOST_ID: usize = 256;
 impl Kind for CSINode {
     const RETURNS_DELETED: bool = true;
     const UNCONDITIONAL_UPDATE: bool = false;
+    const NULLS: &'static [Null<Self>] = &[
+        ("spec.drivers", |it| it.spec.drivers.is_empty()),
+        ("spec.drivers[].topologyKeys", |it| {
+            it.spec.drivers.iter().any(|d| list(&d.topology_keys).is_empty())
+        }),
+    ];
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::integer("Drivers")

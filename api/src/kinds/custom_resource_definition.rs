@@ -25,6 +25,8 @@ use crate::{
 const APPROVAL: &str = "api-approved.kubernetes.io";
 
 impl Kind for CustomResourceDefinition {
+    const OWN_DELETION: bool = true;
+    const HAS_FLOATS: bool = true;
     const UNCONDITIONAL_UPDATE: bool = false;
     const NULLS: &'static [Null<Self>] = &[
         ("status.conditions", |it| it.status.as_ref().is_some_and(|status| status.conditions.is_none())),

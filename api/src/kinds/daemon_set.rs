@@ -29,6 +29,7 @@ use crate::{
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 impl Kind for DaemonSet {
+    const CONVERTED_ANNOTATIONS: &'static [&'static str] = &[TEMPLATE_GENERATION];
     const GIVEN: &'static [Given] = workload::GIVEN;
     const COLUMNS: &'static [Column] = &[
         Column::name(),
@@ -79,6 +80,9 @@ impl Kind for DaemonSet {
         spec.revision_history_limit.get_or_insert(10);
         defaults::template(&mut spec.template);
         self.status.get_or_insert_default();
+        // To upstream it is a field, which every object has as soon as it is read; so who writes the object owns it.
+        let given = template_generation(self);
+        set_template_generation(self, given);
     }
 
     fn prepare_create(&mut self) {

@@ -110,8 +110,8 @@ pub(crate) fn domain_prefixed_path(errors: &mut Errors, path: &Path, value: &str
 pub(crate) fn signer_name(errors: &mut Errors, path: &Path, value: &str) {
     /// Domain, `/`, namespace, `.` and name.
     const MAX: usize = 253 + 1 + 63 + 1 + 253;
-    required(errors, path, value);
     if value.is_empty() {
+        errors.push(FieldError::required(path, "signerName must be provided"));
         return;
     }
     let Some((domain, rest)) = value.split_once('/').filter(|(_, rest)| !rest.contains('/')) else {

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{
     cells::{age, or_none},
-    check::{dns_subdomain, generation, ip, list, parse_ip, port_number, problems, required, same, text},
+    check::{dns_subdomain, generation, ip, list, parse_ip, port_number, problems, same, text},
 };
 use crate::{
     field::{BadValue, Errors, FieldError, Path},
@@ -332,15 +332,15 @@ fn reference(errors: &mut Errors, path: &Path, reference: &TypedLocalObjectRefer
     if let Some(group) = &reference.api_group {
         dns_subdomain(errors, &path.child("apiGroup"), group);
     }
-    for (field, value) in [("kind", &reference.kind), ("name", &reference.name)] {
-        path_segment(errors, &path.child(field), value);
-    }
+    path_segment(errors, &path.child("kind"), &reference.kind, "kind is required");
+    path_segment(errors, &path.child("name"), &reference.name, "name is required");
 }
 
 /// A text that is given and can be a segment of a path.
-pub(super) fn path_segment(errors: &mut Errors, path: &Path, value: &str) {
-    required(errors, path, value);
-    if !value.is_empty() {
+pub(super) fn path_segment(errors: &mut Errors, path: &Path, value: &str, missing: &'static str) {
+    if value.is_empty() {
+        errors.push(FieldError::required(path, missing));
+    } else {
         problems(errors, path, value, name::path_segment(value));
     }
 }

@@ -85,8 +85,8 @@ fn parameters(errors: &mut Errors, path: &Path, parameters: &IngressClassParamet
     if let Some(group) = &parameters.api_group {
         dns_subdomain(errors, &path.child("apiGroup"), group);
     }
-    path_segment(errors, &path.child("kind"), &parameters.kind);
-    path_segment(errors, &path.child("name"), &parameters.name);
+    path_segment(errors, &path.child("kind"), &parameters.kind, "kind is required");
+    path_segment(errors, &path.child("name"), &parameters.name, "name is required");
     let at = path.child("namespace");
     match (parameters.scope.as_deref(), &parameters.namespace) {
         (None, _) => errors.push(FieldError::required(&path.child("scope"), "")),

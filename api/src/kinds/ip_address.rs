@@ -42,8 +42,8 @@ impl Kind for IPAddress {
         if !text(&parent.group).is_empty() {
             dns_subdomain(&mut errors, &path.child("group"), text(&parent.group));
         }
-        path_segment(&mut errors, &path.child("resource"), &parent.resource);
-        path_segment(&mut errors, &path.child("name"), &parent.name);
+        path_segment(&mut errors, &path.child("resource"), &parent.resource, "");
+        path_segment(&mut errors, &path.child("name"), &parent.name, "");
         let namespace = text(&parent.namespace);
         if !namespace.is_empty() {
             problems(&mut errors, &path.child("namespace"), namespace, name::path_segment(namespace));

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     field::{Errors, FieldError, Path},
     name,
-    object::{Kind, creation_cell, name_cell},
+    object::{Kind, Null, creation_cell, name_cell},
 };
 
 const POD: &str = "Pod";
@@ -25,6 +25,8 @@ const MOST_MILLI: i64 = i64::MAX / 1000;
 
 impl Kind for LimitRange {
     const CREATE_ON_UPDATE: bool = true;
+    const NULLS: &'static [Null<Self>] =
+        &[("spec.limits", |it| it.spec.as_ref().is_some_and(|spec| spec.limits.is_empty()))];
 
     fn set_defaults(&mut self) {
         for limit in self.spec.iter_mut().flat_map(|spec| &mut spec.limits) {

@@ -19,6 +19,7 @@ const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 const FINALIZER: &str = "kubernetes";
 
 impl Kind for Namespace {
+    const OWN_DELETION: bool = true;
     const NAME: Option<NameRule> = Some(name::label_name);
     const COLUMNS: &'static [Column] =
         &[Column::name(), Column::text("Status").about("The status of the namespace"), Column::age()];

@@ -9,7 +9,7 @@ use super::{
     check::{list, text},
 };
 use crate::{
-    object::{Kind, name_cell},
+    object::{Kind, Null, name_cell},
     resource::Column,
 };
 
@@ -17,6 +17,9 @@ const MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
 
 impl Kind for ServiceAccount {
     const RETURNS_DELETED: bool = true;
+    const LEFT_OUT: &'static [Null<Self>] = &[("imagePullSecrets[].name", |it| {
+        list(&it.image_pull_secrets).iter().any(|secret| secret.name.is_empty())
+    })];
     const COLUMNS: &'static [Column] = &[
         Column::name(),
         Column::text("Secrets").about(

@@ -46,8 +46,9 @@ pub(super) fn labels(template: &PodTemplateSpec) -> Option<&BTreeMap<String, Str
     template.metadata.as_ref().and_then(|m| m.labels.as_ref())
 }
 
-/// A selector that was given and says nothing is told from one that was forgotten.
-pub(super) const GIVEN: &[Given] = &[("spec.selector", Way::Holds("matchLabels"))];
+/// A selector that was given and says nothing is told from one that was forgotten; so are the labels of the pods.
+pub(super) const GIVEN: &[Given] =
+    &[("spec.selector", Way::Holds("matchLabels")), ("spec.template.metadata.labels", Way::Kept)];
 
 /// Whether a selector is not there at all, which selects nothing.
 pub(super) fn is_absent(selector: &LabelSelector) -> bool {

@@ -20,6 +20,7 @@ use crate::resource::Text;
 pub mod decode;
 pub(crate) mod descriptions;
 pub mod given;
+pub mod go_text;
 mod json;
 #[cfg(test)]
 mod laws;

@@ -180,17 +180,28 @@ fn preconditions(
     options: &DeleteOptions,
     metadata: &ObjectMeta,
 ) -> Result<(), Status> {
+    let uid = metadata.uid.as_deref().unwrap_or_default();
+    let version = metadata.resource_version.as_deref().unwrap_or_default();
+    let failed = |what: &str, wanted: &Option<String>, is: &str| {
+        let wanted = wanted.as_deref().filter(|wanted| *wanted != is)?;
+        let why =
+            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}");
+        Some(Status::conflict(row.group_resource(), name, why))
+    };
+    if row.rules.own_deletion() {
+        let failed = failed("UID", &options.uid, uid)
+            .or_else(|| failed("ResourceVersion", &options.resource_version, version));
+        return failed.map_or(Ok(()), Err);
+    }
     // Upstream names the kind here, not the resource.
     let (group, kind) = row.reported_kind();
     let of = api::status::GroupResource::new(group, kind);
-    let uid = metadata.uid.as_deref().unwrap_or_default();
     if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
         let why = format!(
             "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
         );
         return Err(Status::conflict(of, name, why));
     }
-    let version = metadata.resource_version.as_deref().unwrap_or_default();
     if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != version) {
         let why = format!(
             "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::object::Object;
 use api::patch;
 use api::resource::Resource;
+use api::schema::go_text;
 use api::status::{Reason, Status};
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -73,13 +74,30 @@ fn unfit(row: &Resource, patched: &Value, request: &Request, status: Status) -> 
     };
     let path = api::field::Path::new("patch");
     let shown = match request {
-        Request::Json(_) | Request::Merge(_) => patched.to_string(),
+        Request::Json(operations) => go_text::text(&row.schema, patched, &ways(operations)),
+        Request::Merge(changes) => go_text::text(&row.schema, patched, &Value::Object(changes.clone())),
         // Upstream shows the patch here, not what came of it, and in Go's form.
         Request::Strategic(changes) => go_map(changes),
     };
     let error = api::field::FieldError::invalid(&path, shown, why);
     // Upstream names no object here.
     Status::invalid("", "", "", &[error])
+}
+
+/// An object for each place that the operations of a JSON patch go through.
+fn ways(operations: &[u8]) -> Value {
+    let mut ways = Value::Object(Map::new());
+    let operations: Vec<Value> = serde_json::from_slice(operations).unwrap_or_default();
+    for path in operations.iter().filter_map(|operation| operation["path"].as_str()) {
+        let mut names: Vec<&str> = path.split('/').skip(1).collect();
+        names.pop();
+        let mut at = &mut ways;
+        for name in names {
+            let Value::Object(map) = at else { break };
+            at = map.entry(name).or_insert_with(|| Value::Object(Map::new()));
+        }
+    }
+    ways
 }
 
 /// A map as Go prints it: `map[a:1 b:[x y]]`.

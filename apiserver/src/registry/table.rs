@@ -179,7 +179,13 @@ impl Shape {
         let head =
             format!("{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{}\",\"metadata\":", self.version);
         out.put_slice(head.as_bytes());
-        out.put_slice(envelope.metadata.get().as_bytes());
+        if self.row.rules.converted_annotations().is_empty() {
+            out.put_slice(envelope.metadata.get().as_bytes());
+        } else {
+            let mut metadata = serde_json::from_str(envelope.metadata.get()).map_err(Status::internal)?;
+            api::table::alone(&*self.row.rules, &mut metadata);
+            out.put_slice(metadata.to_string().as_bytes());
+        }
         out.put_u8(b'}');
         Ok(())
     }
