@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_signer_is_a_domain_and_a_path() {
         assert!(said(signer_name, "kubernetes.io/kubelet-serving").is_empty());
-        assert_eq!(said(signer_name, ""), ["Required value"]);
+        assert_eq!(said(signer_name, ""), ["Required value: signerName must be provided"]);
         let form = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
         for value in ["x", "a.b/c/d"] {
             assert_eq!(said(signer_name, value), [format!("Invalid value: {}: {form}", quote(value))]);

@@ -29,6 +29,15 @@ pub(crate) async fn preconditions(walk: &mut Walk<'_>) {
         let is_named = of.starts_with(&format!("{kind} \"{}\": ", made.name))
             || of.starts_with(&format!("{}.extensions \"{}\": ", walk.served.kind, made.name))
             || of.starts_with(walk.served.kind.as_str());
+        if walk.sample.plain {
+            let why = format!(
+                "Operation cannot be fulfilled on {}: Precondition failed: {word} in precondition: {wanted}, {word} in \
+                 object meta: {actual}",
+                walk.quoted(&made.name)
+            );
+            walk.refused(field, 409, "Conflict", &why, &answer);
+            continue;
+        }
         let said = answer.code == 409 && answer.reason() == "Conflict" && is_named && of.ends_with(&why);
         walk.is(field, said, &answer.text);
     }

@@ -21,6 +21,8 @@ pub(crate) struct Sample {
     pub(crate) late: bool,
     pub(crate) settles: bool,
     pub(crate) fixed: bool,
+    pub(crate) plain: bool,
+    pub(crate) hides: String,
 }
 
 const WORDS: &[&str] = &[
@@ -38,6 +40,8 @@ const WORDS: &[&str] = &[
     "creates",
     "keeps",
     "fixed",
+    "plain",
+    "hides",
 ];
 
 impl Sample {
@@ -69,6 +73,8 @@ impl Sample {
             late: is("late"),
             settles: is("settles"),
             fixed: is("fixed"),
+            plain: is("plain"),
+            hides: part("hides").map_or_else(String::new, |word| word.as_str().expect("a word").to_owned()),
         }
     }
 

@@ -88,7 +88,7 @@ pub(crate) async fn columns_and_rows(walk: &mut Walk<'_>) {
             walk.same("the name's cell", &one.value["rows"][0]["cells"][at], &json!(a.name));
         }
         let object = &one.value["rows"][0]["object"];
-        let want = json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": a.object["metadata"]});
+        let want = json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": walk.alone(&a.object)});
         walk.same("the row's object", object, &want);
     }
     for (include, want) in [("None", Value::Null), ("Object", a.object.clone())] {
@@ -106,7 +106,7 @@ pub(crate) async fn partial(walk: &mut Walk<'_>) {
         let api_version = format!("meta.k8s.io/{version}");
         let answer = get(walk, &made.path, "PartialObjectMetadata", version).await;
         let Some(one) = walk.code("of one", 200, answer) else { return };
-        let want = json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": made.object["metadata"]});
+        let want = json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": walk.alone(&made.object)});
         walk.same("of one", &one.value, &want);
         let path = format!("{}?{OURS}", walk.all());
         let answer = get(walk, &path, "PartialObjectMetadataList", version).await;
@@ -117,7 +117,7 @@ pub(crate) async fn partial(walk: &mut Walk<'_>) {
             &head,
             &json!({"kind": "PartialObjectMetadataList", "apiVersion": api_version}),
         );
-        walk.same("item", &list.value["items"][0]["metadata"], &made.object["metadata"]);
+        walk.same("item", &list.value["items"][0]["metadata"], &walk.alone(&made.object));
         walk.same("no more of the item", &list.value["items"][0]["spec"], &Value::Null);
     }
 }

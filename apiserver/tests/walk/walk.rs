@@ -101,6 +101,20 @@ impl<'a> Walk<'a> {
         format!("{} \"{name}\"", self.served.named())
     }
 
+    /// The metadata of an object as it is where nothing else is shown.
+    pub(crate) fn alone(&self, object: &Value) -> Value {
+        let mut metadata = object["metadata"].clone();
+        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.remove(&self.sample.hides);
+            if annotations.is_empty()
+                && let Some(fields) = metadata.as_object_mut()
+            {
+                fields.remove("annotations");
+            }
+        }
+        metadata
+    }
+
     /// A sound object that is not there yet, marked as the walk's.
     pub(crate) fn next(&mut self) -> Value {
         self.number += 1;

@@ -130,6 +130,6 @@ pub(crate) async fn forms(walk: &mut Walk<'_>) {
             "Table" => &event["object"]["rows"][0]["object"]["metadata"],
             _ => &event["object"]["metadata"],
         };
-        walk.same(form, metadata, &a.object["metadata"]);
+        walk.same(form, metadata, &walk.alone(&a.object));
     }
 }
