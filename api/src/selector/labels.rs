@@ -197,6 +197,18 @@ impl LabelSelector {
         &self.requirements
     }
 
+    /// The labels that an object must have to be selected, with their values.
+    pub fn pinned(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.requirements.iter().filter_map(|requirement| {
+            match (requirement.operator, &*requirement.values) {
+                (Operator::Equals | Operator::DoubleEquals | Operator::In, [value]) => {
+                    Some((requirement.key.as_str(), value.as_str()))
+                }
+                _ => None,
+            }
+        })
+    }
+
     /// True if it selects everything.
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty() && !self.nothing

@@ -29,7 +29,7 @@ enum Text {
 /// One object as of one revision.
 pub struct Entry {
     /// `NAMESPACE/NAME`, or `NAME` of a cluster-scoped object.
-    key: Box<str>,
+    key: Arc<str>,
     revision: Revision,
     /// The JSON that clients get, `metadata.resourceVersion` in place.
     bytes: Bytes,
@@ -134,6 +134,11 @@ impl Entry {
 
     /// `NAMESPACE/NAME`, or `NAME` of a cluster-scoped object.
     pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The same, shared.
+    pub(super) fn shared_key(&self) -> &Arc<str> {
         &self.key
     }
 

@@ -2,6 +2,7 @@
 //!
 //! One watch over the whole store feeds one [`Cache`] per stored resource ([`feed`]). A cache holds
 //! - the objects, in an ordered persistent map: a snapshot costs nothing, so a list never blocks a write;
+//! - an index ([`index`]) of labels and some fields, so that a list by what is rare costs what it finds;
 //! - a window of the last events: a watch resumes from any revision in it, and a list as of a revision in it is
 //!   the present with the newer events undone;
 //! - the watchers, each with a bounded queue, in buckets by what they select, so that an event wakes only those
@@ -13,10 +14,11 @@
 mod entry;
 mod event;
 mod feed;
+mod index;
 mod selector;
 mod window;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +35,7 @@ pub use entry::{Corrupt, Entry};
 pub(crate) use event::put_frame;
 pub use event::{Change, Event};
 pub use feed::{Caches, FreshError, NotReached};
+use index::Index;
 pub use selector::{Field, FieldTerm, Selector};
 use window::Window;
 
@@ -106,8 +109,7 @@ struct State {
     revision: Revision,
     window: Window,
     pinned: VecDeque<Snapshot>,
-    /// For each selectable field that is indexed, by its number: value → keys.
-    by_field: HashMap<usize, HashMap<Box<str>, BTreeSet<Box<str>>>>,
+    index: Index,
 }
 
 /// Where a watcher waits: under the most selective thing that its selector pins.
@@ -148,11 +150,13 @@ pub struct Subscription {
 impl Cache {
     /// An empty cache of the objects below `prefix`; `global` is what all caches of the feed have reached.
     pub(crate) fn new(prefix: String, fields: Fields, global: Arc<AtomicI64>) -> Self {
+        let indexed = fields.names.iter().copied().enumerate().filter(|(_, name)| INDEXED.contains(name));
+        let state = State { index: Index::new(indexed.collect()), ..State::default() };
         Self {
             prefix,
             fields,
             global,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             watchers: Mutex::default(),
             expected: Mutex::default(),
             changed: AtomicI64::new(0),
@@ -220,27 +224,22 @@ impl Cache {
         state.pinned.push_back(snapshot.clone());
     }
 
-    /// The objects of which the selectable field number `index` has this value, as of now, by the index.
-    fn by_field(&self, index: usize, value: &str) -> Vec<Arc<Entry>> {
+    /// Everything as of now; with the objects of it that the selector matches, in key order, if the index can tell.
+    pub(crate) fn present(&self, selector: &Selector) -> (Snapshot, Option<Vec<Arc<Entry>>>) {
         let state = self.state();
-        let Some(keys) = state.by_field.get(&index).and_then(|index| index.get(value)) else {
-            return Vec::new();
-        };
-        keys.iter().filter_map(|key| state.objects.get(&**key)).map(|ByKey(entry)| entry.clone()).collect()
+        let snapshot = Snapshot { revision: self.revision(&state), objects: state.objects.clone() };
+        let keys = state.index.narrow(selector, state.objects.len());
+        let found = keys.map(|keys| {
+            let entries = keys.filter_map(|key| state.objects.get(key)).map(|ByKey(entry)| entry);
+            entries.filter(|entry| selector.matches(entry)).cloned().collect()
+        });
+        (snapshot, found)
     }
 
     /// The objects in `namespace` (all, if empty) that the selector matches, as of now.
     pub fn list(&self, selector: &Selector) -> Vec<Arc<Entry>> {
-        self.by_index(selector).unwrap_or_else(|| self.snapshot().scan(selector, None).cloned().collect())
-    }
-
-    /// The first indexed field that the selector pins to a value.
-    fn indexed<'a>(&self, selector: &'a Selector) -> Option<(usize, &'a str)> {
-        selector.pinned_fields().find(|(index, _)| self.is_indexed(*index))
-    }
-
-    fn is_indexed(&self, index: usize) -> bool {
-        self.fields.names.get(index).is_some_and(|name| INDEXED.contains(name))
+        let (snapshot, found) = self.present(selector);
+        found.unwrap_or_else(|| snapshot.scan(selector, None).cloned().collect())
     }
 
     /// The revision of the last change here. What was derived from the cache at this revision is still true.
@@ -251,12 +250,6 @@ impl Cache {
     /// How many selectable fields there are.
     pub(crate) fn fields(&self) -> usize {
         self.fields.names.len()
-    }
-
-    /// The objects that the selector matches as of now, if an index can tell; in key order.
-    pub(crate) fn by_index(&self, selector: &Selector) -> Option<Vec<Arc<Entry>>> {
-        let (index, value) = self.indexed(selector)?;
-        Some(self.by_field(index, value).into_iter().filter(|entry| selector.matches(entry)).collect())
     }
 
     /// How many objects there are.
@@ -345,9 +338,9 @@ impl Cache {
         let mut watchers = self.watch_list();
         watchers.by_bucket.clear();
         let mut state = self.state();
-        state.by_field.clear();
+        state.index.clear();
         for entry in &entries {
-            self.index(&mut state, entry);
+            state.index.replace(None, Some(entry));
         }
         state.objects = entries.into_iter().map(ByKey).collect();
         state.window = Window::starting(revision);
@@ -368,12 +361,7 @@ impl Cache {
                     None => state.objects.remove(key.as_str()),
                 }
                 .map(|ByKey(entry)| entry);
-                if let Some(previous) = &previous {
-                    self.unindex(&mut state, previous);
-                }
-                if let Some(current) = &current {
-                    self.index(&mut state, current);
-                }
+                state.index.replace(previous.as_deref(), current.as_deref());
                 if previous.is_none() && current.is_none() {
                     continue;
                 }
@@ -422,26 +410,13 @@ impl Cache {
         self.watch_list().by_bucket.clear();
     }
 
-    fn index(&self, state: &mut State, entry: &Entry) {
-        for number in (0..self.fields.names.len()).filter(|number| self.is_indexed(*number)) {
-            let value = entry.field(number);
-            if !value.is_empty() {
-                let keys = state.by_field.entry(number).or_default().entry(value.into()).or_default();
-                keys.insert(entry.key().into());
-            }
-        }
+    /// The first indexed field that the selector pins to a value.
+    fn indexed<'a>(&self, selector: &'a Selector) -> Option<(usize, &'a str)> {
+        selector.pinned_fields().find(|(index, _)| self.is_indexed(*index))
     }
 
-    fn unindex(&self, state: &mut State, entry: &Entry) {
-        for (number, values) in &mut state.by_field {
-            let value = entry.field(*number);
-            if let Some(keys) = values.get_mut(value) {
-                keys.remove(entry.key());
-                if keys.is_empty() {
-                    values.remove(value);
-                }
-            }
-        }
+    fn is_indexed(&self, index: usize) -> bool {
+        self.fields.names.get(index).is_some_and(|name| INDEXED.contains(name))
     }
 
     fn bucket(&self, selector: &Selector) -> Bucket {

@@ -151,24 +151,25 @@ pub(crate) async fn page(
     let matching = query.get("resourceVersionMatch");
     // A list that asks for a version which is none is a bad request, other reads fail with 500.
     let bad = |status: Status| Status::bad_request(format!("invalid resource version: {}", status.message));
-    let snapshot = match version(query).map_err(bad)? {
+    // Pages are cut from a snapshot, one after the other.
+    let present = || if limit > 0 { (cache.snapshot(), None) } else { cache.present(selector) };
+    let (snapshot, entries) = match version(query).map_err(bad)? {
         None => {
             registry.caches.fresh().await.map_err(fresh_failure)?;
-            cache.snapshot()
+            present()
         }
-        Some(0) => cache.snapshot(),
+        Some(0) => present(),
         Some(version) => {
             reach(registry, version).await?;
             // Without a match, a limited list is exact: its pages belong together.
             if matching == Some("Exact") || matching.is_none() && limit > 0 {
-                cache.snapshot_at(version).map_err(|expired| too_old(version, expired.oldest))?
+                let snapshot = cache.snapshot_at(version);
+                (snapshot.map_err(|expired| too_old(version, expired.oldest))?, None)
             } else {
-                cache.snapshot()
+                present()
             }
         }
     };
-    let exact = matching == Some("Exact");
-    let entries = if exact || limit > 0 { None } else { cache.by_index(selector) };
     Ok(Page { snapshot, start: None, entries })
 }
 
