@@ -1,5 +1,6 @@
 //! The rules of apiextensions.k8s.io/v1 CustomResourceDefinition.
 
+mod defaults;
 mod schema;
 mod versions;
 

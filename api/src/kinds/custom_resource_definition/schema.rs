@@ -7,6 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 
+use super::defaults;
 use crate::{
     field::{BadValue, Errors, FieldError, Path, Whole},
     kinds::check::{is_empty, list, one_of, text},
@@ -37,6 +38,9 @@ pub(super) fn validate(errors: &mut Errors, path: &Path, root: &JSONSchemaProps,
     keywords(errors, path, root);
     let mut shape = Errors::new();
     self::shape(&mut shape, path, root, Level::Root);
+    if shape.is_empty() {
+        defaults::validate(&mut shape, path, root);
+    }
     shape.sort_by_cached_key(ToString::to_string);
     errors.extend(shape);
 }
