@@ -279,6 +279,9 @@ impl Header {
     }
 }
 
+/// The type of schemas.
+const SCHEMA: &str = "apiextensions-apiserver/pkg/apis/apiextensions/v1.JSONSchemaProps";
+
 /// One step of the way to the value being read.
 enum Step<'a> {
     /// The field of a struct, by the name of the struct in messages.
@@ -354,6 +357,7 @@ impl<'a> Decoder<'a> {
                 self.reader.skip()?;
                 Ok(Some(Value::Array(Vec::new())))
             }
+            (Shape::Any, Token::Object) if self.is_schema(id) => self.schema(),
             (Shape::Raw | Shape::Any, _) => self.reader.any().map(Some),
             (Shape::Time | Shape::MicroTime | Shape::Duration, token) => self.time(&ty.shape, token),
             (Shape::Quantity, _) => {
@@ -384,6 +388,24 @@ impl<'a> Decoder<'a> {
                 self.reader.skip()?;
                 self.mismatch(token.word(), &ty.go)
             }
+        }
+    }
+
+    /// Whether a value of this type is a schema, or else something that is no object.
+    fn is_schema(&self, id: Id) -> bool {
+        ["$schemaorarray", "$schemaorbool"].iter().any(|name| self.types.find(name) == Some(id))
+    }
+
+    /// A schema that Go reads apart: complaints name their place from here on, and nobody hears of unknown fields.
+    fn schema(&mut self) -> Step1<Option<Value>> {
+        let Some(id) = self.types.find(SCHEMA) else { return self.reader.any().map(Some) };
+        let (path, saved) = (std::mem::take(&mut self.path), self.saved.take());
+        let strict = std::mem::take(&mut self.strict);
+        let value = self.value(id);
+        (self.path, self.strict) = (path, strict);
+        match std::mem::replace(&mut self.saved, saved) {
+            Some(complaint) => value.and_then(|_| self.fail(complaint)),
+            None => value,
         }
     }
 
@@ -708,6 +730,26 @@ mod tests {
                 "status": {"startTime": "2024-01-01T00:00:00Z"}})
         );
         assert_eq!(decoded.strict, [""; 0]);
+    }
+
+    #[test]
+    fn schemas_inside_of_schemas_are_read_apart() {
+        let ty = TypeRef::builtin("apiextensions.k8s.io", "v1", "CustomResourceDefinition").expect("a type");
+        let root = |schema: &str| {
+            let text = format!(
+                r#"{{"spec":{{"versions":[{{"name":"v1","schema":{{"openAPIV3Schema":{schema}}}}}]}}}}"#
+            );
+            decode(&ty, text.as_bytes()).map_err(|error| error.to_string())
+        };
+        let wrong = "json: cannot unmarshal number into Go struct field JSONSchemaProps.type of type string";
+        for schema in [r#"{"items":{"type":7}}"#, r#"{"additionalProperties":{"type":7}}"#] {
+            assert_eq!(root(schema).map(|decoded| decoded.value), Err(wrong.to_owned()), "{schema}");
+        }
+        let decoded = root(r#"{"items":{"type":"string","bogus":1},"additionalProperties":false,"bogus":1}"#);
+        let decoded = decoded.expect("it decodes");
+        let version = &decoded.value["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        assert_eq!(*version, json!({"items": {"type": "string"}, "additionalProperties": false}));
+        assert_eq!(decoded.strict, [r#"unknown field "spec.versions[0].schema.openAPIV3Schema.bogus""#]);
     }
 
     #[test]
