@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::{
     field::{BadValue, Errors, FieldError, Path},
     name,
+    schema::{TypeRef, Types, go_text},
 };
 
 /// The text of an optional field; upstream makes no difference between absent and empty.
@@ -365,6 +366,23 @@ pub(crate) fn immutable<T: Serialize>(errors: &mut Errors, path: &Path, new: &T,
     if !same(new, old) {
         errors.push(FieldError::invalid(path, BadValue::of(new), "field is immutable"));
     }
+}
+
+/// A struct does not change. It is shown as upstream has it inside of the server; `name` is that of its type.
+pub(crate) fn immutable_struct<T: Serialize>(errors: &mut Errors, path: &Path, new: &T, old: &T, name: &str) {
+    if !same(new, old) {
+        errors.push(FieldError::invalid(path, inside(new, name), "field is immutable"));
+    }
+}
+
+/// A struct of this type as upstream has it inside of the server.
+pub(crate) fn inside<T: Serialize>(value: &T, name: &str) -> BadValue {
+    let types = Types::builtin();
+    let found = types.find(name).zip(serde_json::to_value(value).ok());
+    found.map_or_else(
+        || BadValue::of(value),
+        |(id, value)| BadValue::Plain(go_text::internal(&TypeRef::new(types, id), &value)),
+    )
 }
 
 /// What an update of one part of an object leaves alone.

@@ -39,13 +39,13 @@ impl Kind for CSIDriver {
              VolumeContext.\n\nThe following VolumeContext will be passed if podInfoOnMount is set to true. This \
              list might grow, but the prefix will be used. \"csi.storage.k8s.io/pod.name\": pod.Name \
              \"csi.storage.k8s.io/pod.namespace\": pod.Namespace \"csi.storage.k8s.io/pod.uid\": string(pod.UID) \
-             \"csi.storage.k8s.io/ephemeral\": \"true\" if the volume is an ephemeral inline volume\n                \
-                             defined by a CSIVolumeSource, otherwise \"false\"\n\n\"csi.storage.k8s.io/ephemeral\" \
+             \"csi.storage.k8s.io/ephemeral\": \"true\" if the volume is an ephemeral inline \
+             volume\n                                defined by a CSIVolumeSource, otherwise \"false\"\n\n\"csi.storage.k8s.io/ephemeral\" \
              is a new feature in Kubernetes 1.16. It is only required for drivers which support both the \
              \"Persistent\" and \"Ephemeral\" VolumeLifecycleMode. Other drivers can leave pod info disabled and/or \
              ignore this field. As Kubernetes 1.15 doesn't support this field, drivers can only support one mode \
              when deployed on such a cluster and the deployment determines which mode that is, for example via a \
-             command line parameter of the driver.\n\nThis field was immutable in Kubernetes \\< 1.29 and now is \
+             command line parameter of the driver.\n\nThis field was immutable in Kubernetes < 1.29 and now is \
              mutable.",
         ),
         Column::new("StorageCapacity", "boolean").about(
@@ -55,15 +55,15 @@ impl Kind for CSIDriver {
              case, provisioning new volumes with late binding will pause until the driver deployment has published \
              some suitable CSIStorageCapacity object.\n\nAlternatively, the driver can be deployed with the field \
              unset or false and it can be flipped later when storage capacity information has been \
-             published.\n\nThis field was immutable in Kubernetes \\<= 1.22 and now is mutable.",
+             published.\n\nThis field was immutable in Kubernetes <= 1.22 and now is mutable.",
         ),
         Column::text("TokenRequests").about(
             "tokenRequests indicates the CSI driver needs pods' service account tokens it is mounting volume for to \
              do necessary authentication. Kubelet will pass the tokens in VolumeContext in the CSI NodePublishVolume \
              calls. The CSI driver should parse and validate the following VolumeContext: \
-             \"csi.storage.k8s.io/serviceAccount.tokens\": {\n  \"\\<audience\\>\": {\n    \"token\": \\<token\\>,\n \
-                \"expirationTimestamp\": \\<expiration timestamp in RFC3339\\>,\n  },\n  ...\n}\n\nNote: Audience in \
-             each TokenRequest should be different and at most one token is empty string. To receive a new token \
+             \"csi.storage.k8s.io/serviceAccount.tokens\": {\n  \"<audience>\": {\n    \"token\": \
+             <token>,\n    \"expirationTimestamp\": <expiration timestamp in RFC3339>,\n  },\n  ...\n}\n\nNote: \
+             Audience in each TokenRequest should be different and at most one token is empty string. To receive a new token \
              after expiry, RequiresRepublish can be used to trigger NodePublishVolume periodically.",
         ),
         Column::new("RequiresRepublish", "boolean").about(

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     cells::age,
-    check::{immutable, list, nonnegative, qualified_name},
+    check::{inside, list, nonnegative, qualified_name, same},
     volume,
 };
 use crate::{
@@ -67,7 +67,10 @@ impl Kind for CSINode {
         let rest = |driver: &CSINodeDriver| CSINodeDriver { allocatable: None, ..driver.clone() };
         for before in &old.spec.drivers {
             for now in self.spec.drivers.iter().filter(|now| now.name == before.name) {
-                immutable(&mut errors, &path, &rest(now), &rest(before));
+                if !same(&rest(now), &rest(before)) {
+                    let shown = inside(now, "api/storage/v1.CSINodeDriver");
+                    errors.push(FieldError::invalid(&path, shown, "field is immutable"));
+                }
             }
         }
         errors

@@ -33,7 +33,8 @@ impl Kind for EndpointSlice {
         ),
         Column::text("Ports").about(
             "ports specifies the list of network ports exposed by each endpoint in this slice. Each port must have a \
-             unique name. Each slice may include a maximum of 100 ports.",
+             unique name. When ports is empty, it indicates that there are no defined ports. When a port is defined \
+             with a nil port value, it indicates \"all ports\". Each slice may include a maximum of 100 ports.",
         ),
         Column::text("Endpoints").about(
             "endpoints is a list of unique endpoints in this slice. Each slice may include a maximum of 1000 endpoints.",

@@ -5,7 +5,7 @@ use k8s_openapi::api::events::v1::Event;
 use serde_json::Value;
 
 use super::{
-    check::{immutable, same, text},
+    check::{immutable, immutable_struct, same, text},
     event::{COLUMNS, Row, View},
 };
 use crate::{
@@ -70,10 +70,12 @@ impl Kind for Event {
             self.series(&mut errors);
         }
         let e = &mut errors;
-        immutable(e, &Path::new("involvedObject"), &self.regarding, &old.regarding);
+        let reference = "api/core/v1.ObjectReference";
+        immutable_struct(e, &Path::new("involvedObject"), &self.regarding, &old.regarding, reference);
         immutable(e, &Path::new("reason"), &self.reason, &old.reason);
         immutable(e, &Path::new("message"), &self.note, &old.note);
-        immutable(e, &Path::new("source"), &self.deprecated_source, &old.deprecated_source);
+        let (new, before) = (&self.deprecated_source, &old.deprecated_source);
+        immutable_struct(e, &Path::new("source"), new, before, "api/core/v1.EventSource");
         let (new, before) = (&self.deprecated_first_timestamp, &old.deprecated_first_timestamp);
         immutable(e, &Path::new("firstTimestamp"), new, before);
         let (new, before) = (&self.deprecated_last_timestamp, &old.deprecated_last_timestamp);
@@ -83,7 +85,7 @@ impl Kind for Event {
         immutable(e, &Path::new("type"), &self.type_, &old.type_);
         immutable(e, &Path::new("eventTime"), &self.event_time, &old.event_time);
         immutable(e, &Path::new("action"), &self.action, &old.action);
-        immutable(e, &Path::new("related"), &self.related, &old.related);
+        immutable_struct(e, &Path::new("related"), &self.related, &old.related, reference);
         immutable(
             e,
             &Path::new("reportingController"),

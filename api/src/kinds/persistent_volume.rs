@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     amount::{Amount, canonical_list},
     cells::age,
-    check::{dns_subdomain, immutable, is_empty, list, meaning, one_of, same, text},
+    check::{dns_subdomain, immutable, immutable_struct, is_empty, list, meaning, one_of, same, text},
     pod::{affinity::node_selector, update::difference, warnings},
     volume,
 };
@@ -141,7 +141,8 @@ impl Kind for PersistentVolume {
         immutable(&mut errors, &Path::new("volumeMode"), &new.volume_mode, &old.volume_mode);
         if let Some(was) = &old.node_affinity {
             let was = Some(renamed(was.clone(), new.node_affinity.as_ref()));
-            immutable(&mut errors, &Path::new("nodeAffinity"), &new.node_affinity, &was);
+            let name = "api/core/v1.VolumeNodeAffinity";
+            immutable_struct(&mut errors, &Path::new("nodeAffinity"), &new.node_affinity, &was, name);
         }
         if old.volume_attributes_class_name.is_some() && new.volume_attributes_class_name.is_none() {
             let detail = "update from non-nil value to nil is forbidden";

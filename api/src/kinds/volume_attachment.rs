@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     cells::age,
-    check::{dns_subdomain, immutable, keep_metadata_of_status},
+    check::{dns_subdomain, immutable_struct, keep_metadata_of_status},
     persistent_volume, volume,
 };
 use crate::{
@@ -69,7 +69,13 @@ impl Kind for VolumeAttachment {
 
     fn validate_update(&self, old: &Self) -> Errors {
         let mut errors = self.common();
-        immutable(&mut errors, &Path::new("spec"), &self.spec, &old.spec);
+        immutable_struct(
+            &mut errors,
+            &Path::new("spec"),
+            &self.spec,
+            &old.spec,
+            "api/storage/v1.VolumeAttachmentSpec",
+        );
         errors
     }
 

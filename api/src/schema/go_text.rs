@@ -1,6 +1,9 @@
-//! JSON text in the order in which Go writes it: the fields of a struct as its source has them, the keys of a map sorted.
+//! JSON text as Go writes it: the fields of a struct as its source has them, the keys of a map sorted.
 //!
 //! It is shown in messages only. Objects are stored and answered in an order of their own.
+//!
+//! - [`text`]: a value of a published type.
+//! - [`internal`]: the value as upstream has it inside of the server, where fields have no names but those of Go.
 
 use std::fmt::Write as _;
 
@@ -72,6 +75,71 @@ fn put_entries<'a>(
     out.push('}');
 }
 
+/// The text of a value of the internal type that is like this one: nothing is left out, and fields have Go's names.
+/// Types of `meta/v1` are the same inside of the server and outside.
+pub fn internal(ty: &TypeRef, value: &Value) -> String {
+    let mut out = String::new();
+    put_internal(&mut out, ty, value);
+    out
+}
+
+fn put_internal(out: &mut String, ty: &TypeRef, value: &Value) {
+    let of = |id| TypeRef::new(ty.types().clone(), id);
+    match (value, &ty.ty().shape) {
+        (Value::Object(map), Shape::Struct(fields)) if !ty.ty().name.contains(META) => {
+            out.push('{');
+            for (number, field) in fields.fields.iter().enumerate() {
+                let comma = if number == 0 { "" } else { "," };
+                // Writing to a string can't fail.
+                let _ = write!(out, "{comma}\"{}\":", go_name(&field.name));
+                let ty = of(field.ty);
+                match map.get(field.name.as_ref()) {
+                    Some(value) => put_internal(out, &ty, value),
+                    None if field.pointer => out.push_str("null"),
+                    None => put_internal(out, &ty, &zero(&ty)),
+                }
+            }
+            out.push('}');
+        }
+        (Value::Array(items), Shape::List(item)) => {
+            let item = of(*item);
+            out.push('[');
+            for (number, value) in items.iter().enumerate() {
+                out.push_str(if number == 0 { "" } else { "," });
+                put_internal(out, &item, value);
+            }
+            out.push(']');
+        }
+        (value, _) => put(out, Some(ty), value, &Value::Null),
+    }
+}
+
+/// What Go has where nothing was set.
+fn zero(ty: &TypeRef) -> Value {
+    match &ty.ty().shape {
+        Shape::Struct(_) => Value::Object(Map::new()),
+        Shape::String { .. } => "".into(),
+        Shape::Integer(_) | Shape::Float | Shape::IntOrString => 0.into(),
+        Shape::Boolean => false.into(),
+        Shape::Quantity | Shape::Duration => "0".into(),
+        _ => Value::Null,
+    }
+}
+
+const META: &str = "apis/meta/";
+
+/// The name of a field in Go's source: `uid` is `UID`, `apiVersion` is `APIVersion`.
+fn go_name(name: &str) -> String {
+    for word in ["uid", "api", "ip"] {
+        let rest = name.strip_prefix(word);
+        if let Some(rest) = rest.filter(|rest| !rest.starts_with(|c: char| c.is_ascii_lowercase())) {
+            return format!("{}{rest}", word.to_uppercase());
+        }
+    }
+    let mut chars = name.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -97,6 +165,46 @@ mod tests {
             ),
         ] {
             assert_eq!(text(&ty, &pod, &touched), expected);
+        }
+    }
+
+    #[test]
+    fn inside_of_the_server_fields_have_the_names_of_go_and_none_is_left_out() {
+        let ty = |name: &str| {
+            let types = crate::schema::Types::builtin();
+            let id = types.find(name).expect(name);
+            TypeRef::new(types, id)
+        };
+        for (name, value, expected) in [
+            (
+                "api/core/v1.ObjectReference",
+                json!({"kind": "Pod", "name": "p"}),
+                r#"{"Kind":"Pod","Namespace":"","Name":"p","UID":"","APIVersion":"","ResourceVersion":"","FieldPath":""}"#,
+            ),
+            (
+                "api/storage/v1.VolumeAttachmentSpec",
+                json!({"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "v"}}),
+                r#"{"Attacher":"a","Source":{"PersistentVolumeName":"v","InlineVolumeSpec":null},"NodeName":"n"}"#,
+            ),
+            (
+                "api/storage/v1.CSINodeDriver",
+                json!({"name": "d", "nodeID": "x", "allocatable": {"count": 3}}),
+                r#"{"Name":"d","NodeID":"x","TopologyKeys":null,"Allocatable":{"Count":3}}"#,
+            ),
+            (
+                "api/core/v1.VolumeNodeAffinity",
+                json!({"required": {"nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "k", "operator": "In", "values": ["v"]}]}]}}),
+                r#"{"Required":{"NodeSelectorTerms":[{"MatchExpressions":[{"Key":"k","Operator":"In","Values":["v"]}],"MatchFields":null}]}}"#,
+            ),
+            ("api/core/v1.VolumeNodeAffinity", json!(null), "null"),
+            (
+                "api/core/v1.WeightedPodAffinityTerm",
+                json!({"weight": 1, "podAffinityTerm": {"topologyKey": "k", "labelSelector": {"matchLabels": {"a": "b"}}}}),
+                r#"{"Weight":1,"PodAffinityTerm":{"LabelSelector":{"matchLabels":{"a":"b"}},"Namespaces":null,"TopologyKey":"k","NamespaceSelector":null,"MatchLabelKeys":null,"MismatchLabelKeys":null}}"#,
+            ),
+        ] {
+            assert_eq!(internal(&ty(name), &value), expected);
         }
     }
 

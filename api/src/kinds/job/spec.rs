@@ -9,7 +9,10 @@ use super::{policies, status::is_true};
 use crate::{
     field::{BadValue, Errors, FieldError, Path, quote},
     kinds::{
-        check::{immutable, list, nonnegative, one_of, problems, same, selector, selector_matches, text},
+        check::{
+            immutable, immutable_struct, list, nonnegative, one_of, problems, same, selector,
+            selector_matches, text,
+        },
         pod::{defaults, spec as pod_spec},
         workload,
     },
@@ -227,11 +230,13 @@ pub(super) fn validate_change(
     };
     immutable(errors, &path.child("template"), &new.template, &template);
     immutable(errors, &path.child("completionMode"), &new.completion_mode, &old.completion_mode);
-    immutable(errors, &path.child("podFailurePolicy"), &new.pod_failure_policy, &old.pod_failure_policy);
+    let (at, name) = (path.child("podFailurePolicy"), "api/batch/v1.PodFailurePolicy");
+    immutable_struct(errors, &at, &new.pod_failure_policy, &old.pod_failure_policy, name);
     let at = path.child("backoffLimitPerIndex");
     immutable(errors, &at, &new.backoff_limit_per_index, &old.backoff_limit_per_index);
     immutable(errors, &path.child("managedBy"), &new.managed_by, &old.managed_by);
-    immutable(errors, &path.child("successPolicy"), &new.success_policy, &old.success_policy);
+    let (at, name) = (path.child("successPolicy"), "api/batch/v1.SuccessPolicy");
+    immutable_struct(errors, &at, &new.success_policy, &old.success_policy, name);
 }
 
 /// Only the number of indexes can change, and only with that of the pods that run at once.
