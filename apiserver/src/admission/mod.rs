@@ -13,6 +13,7 @@ mod owner_references;
 mod pod_defaults;
 mod pod_security;
 mod priority;
+mod references;
 mod runtime_class;
 mod service_account;
 mod storage;

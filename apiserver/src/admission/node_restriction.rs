@@ -12,9 +12,10 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use serde::Deserialize;
 
+use super::references::refers_to;
 use super::{Admission, AdmissionContext, Operation};
 use crate::UserInfo;
-use crate::auth::node::{MIRROR, Refers, node_name, references_of_any};
+use crate::auth::node::{MIRROR, node_name};
 use crate::auth::source::{Kind, Objects};
 
 pub(super) fn admit(
@@ -225,13 +226,7 @@ impl Check<'_> {
                 self.node, owner.uid, own.metadata.uid
             ));
         }
-        let what = references_of_any(&Object::to_bytes(pod)).into_iter().map(|(kind, _)| match kind {
-            Refers::ServiceAccount => "a service account",
-            Refers::Secret => "secrets",
-            Refers::ConfigMap => "configmaps",
-            Refers::Claim => "persistentvolumeclaims",
-        });
-        match what.last() {
+        match refers_to(pod) {
             Some(what) => self.refuse(format_args!("node {node} can not create pods that reference {what}")),
             None => Ok(()),
         }
@@ -250,12 +245,19 @@ impl Check<'_> {
         let pod =
             |object: Option<&dyn Object>| object.and_then(|object| object.downcast_ref::<Pod>()).cloned();
         let (Some(new), Some(old)) = (pod(object), pod(old)) else { return self.refuse("unexpected type") };
-        if new.metadata.labels.unwrap_or_default() != old.metadata.labels.unwrap_or_default() {
+        if new.metadata.labels.clone().unwrap_or_default() != old.metadata.labels.clone().unwrap_or_default()
+        {
             return self.refuse(format_args!("node {node} cannot update labels through pod status"));
         }
         let claims = |pod: Option<k8s_openapi::api::core::v1::PodStatus>| {
             pod.and_then(|status| status.resource_claim_statuses).unwrap_or_default()
         };
+        // What is said there gives the node the claims.
+        let extended =
+            |pod: &Pod| pod.status.as_ref().and_then(|status| status.extended_resource_claim_status.clone());
+        if extended(&new) != extended(&old) {
+            return self.refuse(format_args!("node {node} cannot update extended resource claim status"));
+        }
         if claims(new.status) != claims(old.status) {
             return self.refuse(format_args!("node {node} cannot update resource claim statues"));
         }

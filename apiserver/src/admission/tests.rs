@@ -481,7 +481,7 @@ async fn a_node_creates_mirror_pods_that_refer_to_nothing() {
         ),
         (
             mirror(owner("n", "node-1"), json!({"serviceAccountName": "default"})),
-            "node \"n\" can not create pods that reference a service account".to_owned(),
+            "node \"n\" can not create pods that reference serviceaccounts".to_owned(),
         ),
         (
             mirror(owner("n", "node-1"), json!({"imagePullSecrets": [{"name": "s"}]})),
@@ -490,6 +490,21 @@ async fn a_node_creates_mirror_pods_that_refer_to_nothing() {
         (
             mirror(owner("n", "node-1"), json!({"volumes": [{"name": "v", "configMap": {"name": "s"}}]})),
             "node \"n\" can not create pods that reference configmaps".to_owned(),
+        ),
+        (
+            mirror(
+                owner("n", "node-1"),
+                json!({"volumes": [{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}),
+            ),
+            "node \"n\" can not create pods that reference serviceaccounts (via projected volumes)"
+                .to_owned(),
+        ),
+        (
+            mirror(
+                owner("n", "node-1"),
+                json!({"resourceClaims": [{"name": "c", "resourceClaimName": "d"}]}),
+            ),
+            "node \"n\" can not create pods that reference resourceclaims".to_owned(),
         ),
     ] {
         assert_eq!(create(object).unwrap_err(), format!("pods \"p\" is forbidden: {why}"));

@@ -12,24 +12,6 @@ use super::source::{Item, Kind, Source};
 use crate::cache::{Cache, Caches, Entry, Field, FieldTerm, Selector};
 use crate::registry::Registry;
 
-const KINDS: [Kind; 15] = [
-    Kind::ClusterRole,
-    Kind::ClusterRoleBinding,
-    Kind::IngressClass,
-    Kind::LimitRange,
-    Kind::Namespace,
-    Kind::Node,
-    Kind::PersistentVolume,
-    Kind::Pod,
-    Kind::PriorityClass,
-    Kind::Role,
-    Kind::RoleBinding,
-    Kind::RuntimeClass,
-    Kind::Secret,
-    Kind::ServiceAccount,
-    Kind::StorageClass,
-];
-
 /// The caches of the kinds that decisions are made by. A kind that this server does not have has no objects.
 pub(super) struct Cached {
     by_kind: HashMap<Kind, Arc<Cache>>,
@@ -45,7 +27,7 @@ impl Cached {
             Some((kind, registry.cache_of(group, plural)?))
         };
         Self {
-            by_kind: KINDS.into_iter().filter_map(cache).collect(),
+            by_kind: Kind::ALL.into_iter().filter_map(cache).collect(),
             all: registry.caches.clone(),
             catching_up: Mutex::new(()),
         }

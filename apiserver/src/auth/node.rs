@@ -1,17 +1,21 @@
 //! What a node may do: its own objects, and what its pods need.
 //!
-//! A secret, config map, claim or service account token is given to a node exactly if a pod bound to it refers to it.
-//! The pods of a node come from an index of the watch cache, and what each refers to is remembered per node as long
-//! as the pod does not change; there is no graph that could lag behind.
+//! A secret, config map, claim or service account token is given to a node exactly if a pod bound to it refers to it, and
+//! a volume and its secrets if the claim is that the volume is bound to. The pods of a node come from an index of the watch
+//! cache, and what each object refers to is remembered as long as it does not change; there is no graph that could lag
+//! behind.
 
-use std::collections::{BTreeSet, HashMap};
+mod references;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, LocalObjectReference, Volume};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde::Deserialize;
 
-use super::source::{Item, Kind, Objects};
+use self::references::{Backed, of_pod, of_volume};
+pub(crate) use self::references::{References, Refers, references_of_any};
+use super::source::{Kind, Objects};
 use super::{Decision, rules};
 use crate::{Attributes, UserInfo};
 
@@ -26,118 +30,15 @@ pub fn node_name(user: &UserInfo) -> Option<&str> {
     user.name.strip_prefix(PREFIX).filter(|_| user.in_group(NODES))
 }
 
-/// What a pod may refer to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Refers {
-    Claim,
-    ConfigMap,
-    Secret,
-    ServiceAccount,
-}
-
-/// Everything in the pod's namespace that a pod refers to.
-pub(crate) type References = BTreeSet<(Refers, String)>;
-
-/// The parts of a pod that refer to other objects; the rest is not even decoded.
-#[derive(Debug, Default, Deserialize)]
-struct PodPart {
-    metadata: MetaPart,
-    #[serde(default)]
-    spec: SpecPart,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct MetaPart {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    annotations: Option<HashMap<String, String>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct SpecPart {
-    service_account_name: Option<String>,
-    image_pull_secrets: Option<Vec<LocalObjectReference>>,
-    volumes: Option<Vec<Volume>>,
-    containers: Option<Vec<ContainerPart>>,
-    init_containers: Option<Vec<ContainerPart>>,
-    ephemeral_containers: Option<Vec<ContainerPart>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ContainerPart {
-    env: Option<Vec<EnvVar>>,
-    env_from: Option<Vec<EnvFromSource>>,
-}
-
-/// What the pod in this JSON refers to. Nothing if it is a mirror pod.
-pub(crate) fn references(item: &Item) -> References {
-    match item.read::<PodPart>() {
-        Some(pod) if !pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(MIRROR)) => {
-            all_references(pod)
-        }
-        _ => References::new(),
-    }
-}
-
-/// What a pod's JSON refers to, mirror pods included: what NodeRestriction forbids them.
-pub(crate) fn references_of_any(json: &[u8]) -> References {
-    serde_json::from_slice::<PodPart>(json).map(all_references).unwrap_or_default()
-}
-
-fn all_references(pod: PodPart) -> References {
-    let mut found = References::new();
-    let mut add = |kind, name: String| {
-        if !name.is_empty() {
-            found.insert((kind, name));
-        }
-    };
-    let PodPart { metadata, spec } = pod;
-    add(Refers::ServiceAccount, spec.service_account_name.unwrap_or_default());
-    for secret in spec.image_pull_secrets.unwrap_or_default() {
-        add(Refers::Secret, secret.name);
-    }
-    let containers = [spec.init_containers, spec.containers, spec.ephemeral_containers];
-    for container in containers.into_iter().flatten().flatten() {
-        for from in container.env_from.unwrap_or_default() {
-            add(Refers::ConfigMap, from.config_map_ref.map(|r| r.name).unwrap_or_default());
-            add(Refers::Secret, from.secret_ref.map(|r| r.name).unwrap_or_default());
-        }
-        for source in container.env.unwrap_or_default().into_iter().filter_map(|variable| variable.value_from)
-        {
-            add(Refers::ConfigMap, source.config_map_key_ref.map(|r| r.name).unwrap_or_default());
-            add(Refers::Secret, source.secret_key_ref.map(|r| r.name).unwrap_or_default());
-        }
-    }
-    for volume in spec.volumes.unwrap_or_default() {
-        let local = |reference: Option<LocalObjectReference>| reference.map(|r| r.name).unwrap_or_default();
-        add(Refers::ConfigMap, volume.config_map.map(|v| v.name).unwrap_or_default());
-        add(Refers::Secret, volume.secret.and_then(|v| v.secret_name).unwrap_or_default());
-        for source in volume.projected.and_then(|v| v.sources).unwrap_or_default() {
-            add(Refers::ConfigMap, source.config_map.map(|v| v.name).unwrap_or_default());
-            add(Refers::Secret, source.secret.map(|v| v.name).unwrap_or_default());
-        }
-        add(Refers::Claim, volume.persistent_volume_claim.map(|v| v.claim_name).unwrap_or_default());
-        if volume.ephemeral.is_some() {
-            add(Refers::Claim, format!("{}-{}", metadata.name, volume.name));
-        }
-        add(Refers::Secret, volume.azure_file.map(|v| v.secret_name).unwrap_or_default());
-        add(Refers::Secret, local(volume.cephfs.and_then(|v| v.secret_ref)));
-        add(Refers::Secret, local(volume.cinder.and_then(|v| v.secret_ref)));
-        add(Refers::Secret, local(volume.csi.and_then(|v| v.node_publish_secret_ref)));
-        add(Refers::Secret, local(volume.flex_volume.and_then(|v| v.secret_ref)));
-        add(Refers::Secret, local(volume.iscsi.and_then(|v| v.secret_ref)));
-        add(Refers::Secret, local(volume.rbd.and_then(|v| v.secret_ref)));
-        add(Refers::Secret, volume.scale_io.map(|v| v.secret_ref.name).unwrap_or_default());
-        add(Refers::Secret, local(volume.storageos.and_then(|v| v.secret_ref)));
-    }
-    found
-}
-
 /// Of one node: pod (namespace and name) → revision and references.
 type Known = HashMap<(String, String), (i64, Arc<References>)>;
+
+/// The volumes as of one change of any of them, by name: revision, and what each refers to.
+#[derive(Debug, Default)]
+struct Volumes {
+    version: i64,
+    known: HashMap<String, (i64, Arc<Backed>)>,
+}
 
 /// The Node authorizer.
 #[derive(Debug)]
@@ -146,12 +47,13 @@ pub struct NodeAuthorizer {
     /// What every node may do alike.
     common: Vec<PolicyRule>,
     known: Mutex<HashMap<String, Known>>,
+    volumes: Mutex<Volumes>,
 }
 
 impl NodeAuthorizer {
     /// Decides by these objects; `common` are the rules of the cluster role `system:node`.
     pub fn new(objects: Objects, common: Vec<PolicyRule>) -> Self {
-        Self { objects, common, known: Mutex::default() }
+        Self { objects, common, known: Mutex::default(), volumes: Mutex::default() }
     }
 
     /// Answers for nodes; has no opinion of others. It never denies for good: RBAC may grant a node more.
@@ -162,7 +64,7 @@ impl NodeAuthorizer {
         }
         if request.resource_request {
             match (request.group.as_str(), request.resource.as_str()) {
-                ("", "secrets") => return self.read(node, Refers::Secret, request),
+                ("", "secrets") => return self.secret(node, request),
                 ("", "configmaps") => return self.read(node, Refers::ConfigMap, request),
                 ("", "persistentvolumeclaims") => return self.claim(node, request),
                 ("", "persistentvolumes") => return self.volume(node, request),
@@ -172,10 +74,11 @@ impl NodeAuthorizer {
                 ("coordination.k8s.io", "leases") => return lease(node, request),
                 ("storage.k8s.io", "csinodes") => return csi_node(node, request),
                 ("resource.k8s.io", "resourceslices") => return self.slice(node, request),
-                // Kinds of later versions of this server: nothing of them is bound to a node yet.
-                ("resource.k8s.io", "resourceclaims") | ("storage.k8s.io", "volumeattachments") => {
-                    return unrelated(node);
+                ("resource.k8s.io", "resourceclaims") => {
+                    return get_only(request)
+                        .unwrap_or_else(|| self.related(node, Refers::ResourceClaim, request));
                 }
+                ("storage.k8s.io", "volumeattachments") => return self.attachment(node, request),
                 _ => {}
             }
         }
@@ -196,7 +99,7 @@ impl NodeAuthorizer {
             let key = (item.namespace.clone(), item.name.clone());
             let references = match before.get(&key).filter(|(revision, _)| *revision == item.revision) {
                 Some((_, references)) => references.clone(),
-                None => Arc::new(references(&item)),
+                None => Arc::new(of_pod(&item)),
             };
             needed |= item.namespace == namespace && references.contains(&wanted);
             now.insert(key, (item.revision, references));
@@ -230,6 +133,68 @@ impl NodeAuthorizer {
         self.related(node, what, request)
     }
 
+    /// A secret is a node's business if a pod refers to it, or the volume of a claim of a pod.
+    fn secret(&self, node: &str, request: &Attributes) -> Decision {
+        let decision = self.read(node, Refers::Secret, request);
+        let asked = (request.namespace.clone(), request.name.clone());
+        let readable = matches!(request.verb.as_str(), "get" | "list" | "watch");
+        if decision == Decision::Allow
+            || !readable
+            || !request.subresource.is_empty()
+            || request.name.is_empty()
+        {
+            return decision;
+        }
+        let volumes = self.volumes();
+        let mut of_it = volumes.iter().filter(|volume| volume.secrets.contains(&asked));
+        match of_it.any(|volume| self.needs(node, Refers::Claim, &volume.claim.0, &volume.claim.1)) {
+            true => Decision::Allow,
+            false => decision,
+        }
+    }
+
+    /// What the volumes that are bound refer to.
+    fn volumes(&self) -> Vec<Arc<Backed>> {
+        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read first: what changes from here on is another version.
+        let version = self.objects.version(Kind::PersistentVolume);
+        if volumes.version != version || volumes.known.is_empty() {
+            let mut before = std::mem::take(&mut volumes.known);
+            for item in self.objects.list(Kind::PersistentVolume) {
+                let known = before.remove(&item.name).filter(|(revision, _)| *revision == item.revision);
+                let known = known.unwrap_or_else(|| (item.revision, Arc::new(of_volume(&item))));
+                volumes.known.insert(item.name, known);
+            }
+            volumes.version = version;
+        }
+        volumes.known.values().filter(|(_, of)| !of.secrets.is_empty()).map(|(_, of)| of.clone()).collect()
+    }
+
+    fn attachment(&self, node: &str, request: &Attributes) -> Decision {
+        if let Some(refusal) = get_only(request) {
+            return refusal;
+        }
+        match self.is_for(node, Kind::VolumeAttachment, request) {
+            true => Decision::Allow,
+            false => unrelated(node),
+        }
+    }
+
+    /// Whether the object says that it is for the node.
+    fn is_for(&self, node: &str, kind: Kind, request: &Attributes) -> bool {
+        #[derive(Deserialize)]
+        struct Object {
+            spec: Spec,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Spec {
+            node_name: Option<String>,
+        }
+        let object = self.objects.get(kind, "", &request.name).and_then(|item| item.read::<Object>());
+        object.and_then(|object| object.spec.node_name).as_deref() == Some(node)
+    }
+
     fn claim(&self, node: &str, request: &Attributes) -> Decision {
         if request.subresource == "status" {
             return match request.verb.as_str() {
@@ -245,26 +210,12 @@ impl NodeAuthorizer {
 
     /// A volume is a node's business if the claim that it is bound to is.
     fn volume(&self, node: &str, request: &Attributes) -> Decision {
-        #[derive(Deserialize)]
-        struct Claimed {
-            spec: ClaimedSpec,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct ClaimedSpec {
-            claim_ref: Option<k8s_openapi::api::core::v1::ObjectReference>,
-        }
         if let Some(refusal) = get_only(request) {
             return refusal;
         }
-        let volume = self
-            .objects
-            .get(Kind::PersistentVolume, "", &request.name)
-            .and_then(|item| item.read::<Claimed>());
-        let needed = volume.and_then(|volume| volume.spec.claim_ref).is_some_and(|claim| {
-            let (namespace, name) = (claim.namespace.unwrap_or_default(), claim.name.unwrap_or_default());
-            self.needs(node, Refers::Claim, &namespace, &name)
-        });
+        let volume = self.objects.get(Kind::PersistentVolume, "", &request.name);
+        let claim = volume.map(|volume| of_volume(&volume).claim).unwrap_or_default();
+        let needed = !claim.1.is_empty() && self.needs(node, Refers::Claim, &claim.0, &claim.1);
         if needed { Decision::Allow } else { unrelated(node) }
     }
 
@@ -284,30 +235,23 @@ impl NodeAuthorizer {
 
     /// A node tells of its own devices.
     fn slice(&self, node: &str, request: &Attributes) -> Decision {
-        #[derive(Deserialize)]
-        struct Slice {
-            spec: SliceSpec,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct SliceSpec {
-            node_name: Option<String>,
-        }
         if !request.subresource.is_empty() {
             return no("cannot authorize ResourceSlice subresources");
         }
         match request.verb.as_str() {
-            // Whose it is, is decided by admission, which sees the objects.
-            "create" | "list" | "watch" | "deletecollection" => Decision::Allow,
-            "get" | "update" | "patch" | "delete" => {
-                let slice = self.objects.get(Kind::ResourceSlice, "", &request.name);
-                let of = slice.and_then(|item| item.read::<Slice>()).and_then(|slice| slice.spec.node_name);
-                if of.as_deref() == Some(node) { Decision::Allow } else { unrelated(node) }
+            // Whose it will be, is decided by admission, which sees the object.
+            "create" => Decision::Allow,
+            "list" | "watch" | "deletecollection" if selects(request, node) => Decision::Allow,
+            "list" | "watch" | "deletecollection" => {
+                no("can only list/watch/deletecollection resourceslices with nodeName field selector")
             }
-            _ => no(
+            _ if !CHANGES.contains(&request.verb.as_str()) => no(
                 "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, \
                      patch, delete, deletecollection",
             ),
+            _ if request.name.is_empty() => no("No Object name found"),
+            _ if self.is_for(node, Kind::ResourceSlice, request) => Decision::Allow,
+            _ => unrelated(node),
         }
     }
 
@@ -324,11 +268,7 @@ impl NodeAuthorizer {
                 false => unrelated(node),
             },
             ("", "list" | "watch") => {
-                let own = request.field_selector.split(',').any(|term| {
-                    let value = term.trim().strip_prefix("spec.nodeName=");
-                    value.is_some_and(|value| value.strip_prefix('=').unwrap_or(value) == node)
-                });
-                if own || !request.name.is_empty() && bound() {
+                if selects(request, node) || !request.name.is_empty() && bound() {
                     return Decision::Allow;
                 }
                 match request.name.is_empty() {
@@ -343,6 +283,14 @@ impl NodeAuthorizer {
             _ => no(""),
         }
     }
+}
+
+/// Whether a request is for objects of the node alone.
+fn selects(request: &Attributes, node: &str) -> bool {
+    request.field_selector.split(',').any(|term| {
+        let value = term.trim().strip_prefix("spec.nodeName=");
+        value.is_some_and(|value| value.strip_prefix('=').unwrap_or(value) == node)
+    })
 }
 
 fn no(reason: impl Into<String>) -> Decision {
@@ -407,5 +355,7 @@ fn csi_node(node: &str, request: &Attributes) -> Decision {
     Decision::Allow
 }
 
+#[cfg(test)]
+mod closure;
 #[cfg(test)]
 mod tests;

@@ -27,9 +27,31 @@ pub enum Kind {
     Secret,
     ServiceAccount,
     StorageClass,
+    VolumeAttachment,
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::ClusterRole,
+        Self::ClusterRoleBinding,
+        Self::IngressClass,
+        Self::LimitRange,
+        Self::Namespace,
+        Self::Node,
+        Self::PersistentVolume,
+        Self::Pod,
+        Self::PriorityClass,
+        Self::ResourceSlice,
+        Self::Role,
+        Self::RoleBinding,
+        Self::RuntimeClass,
+        Self::Secret,
+        Self::ServiceAccount,
+        Self::StorageClass,
+        Self::VolumeAttachment,
+    ];
+
     /// API group and plural name.
     pub fn resource(self) -> (&'static str, &'static str) {
         const RBAC: &str = "rbac.authorization.k8s.io";
@@ -50,9 +72,13 @@ impl Kind {
             Self::Secret => ("", "secrets"),
             Self::ServiceAccount => ("", "serviceaccounts"),
             Self::StorageClass => ("storage.k8s.io", "storageclasses"),
+            Self::VolumeAttachment => ("storage.k8s.io", "volumeattachments"),
         }
     }
 }
+
+// A kind that is not listed would have no objects.
+const _: () = assert!(Kind::ALL.len() == Kind::VolumeAttachment as usize + 1);
 
 /// One object as of one revision.
 #[derive(Clone, Debug)]
