@@ -320,7 +320,7 @@ pub struct Whole {
 
 impl Whole {
     /// The bytes that all errors together may show.
-    const MOST: usize = 16 << 20;
+    const MOST: usize = 1 << 20;
 
     /// The value, as all errors show it.
     pub fn new(shown: impl Into<BadValue>) -> Self {

@@ -1,6 +1,6 @@
 //! The rules of storage.k8s.io/v1 CSINode.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver};
@@ -65,8 +65,13 @@ impl Kind for CSINode {
         let path = Path::new("spec").child("drivers");
         // How many volumes fit may change; what else is known of a driver may not.
         let rest = |driver: &CSINodeDriver| CSINodeDriver { allocatable: None, ..driver.clone() };
+        let mut by_name: BTreeMap<&str, Vec<&CSINodeDriver>> = BTreeMap::new();
+        for now in &self.spec.drivers {
+            by_name.entry(&now.name).or_default().push(now);
+        }
+        // No name is stored twice.
         for before in &old.spec.drivers {
-            for now in self.spec.drivers.iter().filter(|now| now.name == before.name) {
+            for now in by_name.remove(before.name.as_str()).unwrap_or_default() {
                 if !same(&rest(now), &rest(before)) {
                     let shown = inside(now, "api/storage/v1.CSINodeDriver");
                     errors.push(FieldError::invalid(&path, shown, "field is immutable"));

@@ -22,6 +22,10 @@ use crate::sample::Sample;
 const TIMES: usize = 4;
 /// How many times as long a long list may take; its square is 16.
 const MOST: u64 = 8;
+/// What takes less nanoseconds than this is not looked at: the kernel counts in ticks of some milliseconds.
+const NOTHING: u64 = 40_000_000;
+/// As many bytes may be said of anything, whatever it is.
+const TALK: u64 = 8_000_000;
 /// An item that takes no more nanoseconds than this is no part of a square: what is compared so often costs more.
 const CHEAP: u64 = if cfg!(debug_assertions) { 60_000 } else { 4_000 };
 
@@ -53,18 +57,18 @@ impl Cost {
     /// Whether nothing can be wrong with so many items.
     fn is_cheap(self, count: usize) -> bool {
         let count = count as u64;
-        self.time.iter().all(|time| *time < CHEAP * count) && self.said < 1000 * count
+        self.time.iter().all(|time| *time < NOTHING.max(CHEAP * count)) && self.said < TALK
     }
 
     /// What grew too much from a short list to a long one.
     fn excess(short: Self, long: Self) -> Vec<String> {
         let mut found = Vec::new();
         for ((step, short), long) in STEPS.iter().zip(short.time).zip(long.time) {
-            if long > MOST * short {
+            if long > MOST * short.max(NOTHING / (2 * MOST)) && long > NOTHING {
                 found.push(format!("{step}: {} µs became {} µs", short / 1000, long / 1000));
             }
         }
-        if long.said > MOST * short.said {
+        if long.said > MOST * short.said && long.said > TALK {
             found.push(format!("{} bytes of words became {}", short.said, long.said));
         }
         found
@@ -181,9 +185,9 @@ fn growth(row: &Resource, sample: &Sample, places: &[&Place], items: Items) -> V
     // Lists whose items are told apart are looked at item by item by what applies and patches them.
     let forms = items == Items::Distinct && places.iter().any(|place| place.is_keyed());
     let count = match items {
-        Items::Distinct => 3000,
+        Items::Distinct => 2000,
         // Of these it is looked at what is said.
-        Items::Same | Items::Bad => 400,
+        Items::Same | Items::Bad => 800,
     };
     let of = |count: usize| {
         let object = fill(row, sample, places, count, items);

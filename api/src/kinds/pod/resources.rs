@@ -36,7 +36,7 @@ pub(crate) struct Claims {
 
 impl Claims {
     /// The bytes that may be spent so; the list is told again and again, and may be as long as the pod.
-    const MOST: usize = 16 << 20;
+    const MOST: usize = 1 << 20;
 
     pub(super) fn of(claims: &[PodResourceClaim]) -> Self {
         let names = claims.iter().map(|claim| claim.name.clone()).filter(|name| !name.is_empty());
