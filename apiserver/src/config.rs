@@ -43,6 +43,8 @@ pub struct Config {
     pub shutdown_delay: Duration,
     /// What is recorded of requests, and where.
     pub audit: Option<audit::Settings>,
+    /// What other parts of the process write at `/metrics`.
+    pub more_metrics: Vec<base::metrics::Source>,
     /// Admission plugins that are asked though they are off by default, by name.
     pub enabled_admission: Vec<String>,
     /// Admission plugins that are left out, by name.
@@ -71,6 +73,7 @@ impl Config {
             max_requests: 600,
             shutdown_delay: Duration::ZERO,
             audit: None,
+            more_metrics: Vec::new(),
             enabled_admission: Vec::new(),
             disabled_admission: Vec::new(),
         }

@@ -2,27 +2,24 @@
 //!
 //! Counting takes atomics; whatever else it costs is paid by who reads the page.
 
-mod histogram;
 mod process;
 mod requests;
 mod store;
-mod text;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use api::status::Status;
+use base::metrics::escaped;
 use http::{Response, StatusCode};
 
-pub(crate) use self::histogram::Histogram;
 pub(crate) use self::requests::{Requests, Series, What};
 pub(crate) use self::store::{Operation, StoreTimes};
-pub(crate) use self::text::Text;
-use self::text::escaped;
 use crate::flow::Reason;
 use crate::routes::RouteRequest;
 use crate::server::Server;
 use crate::{Body, RequestInfo, respond};
+pub(crate) use base::metrics::{Histogram, Text};
 
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -88,6 +85,9 @@ pub async fn answer(request: RouteRequest<'_>) -> Result<Response<Body>, Status>
     audit(&mut text, server);
     objects(&mut text, server);
     flow_control(&mut text, server);
+    for source in &server.config.more_metrics {
+        source.write(&mut text);
+    }
     process::write(&mut text);
     Ok(respond::with(StatusCode::OK, FORMAT, text.0))
 }

@@ -58,7 +58,7 @@ struct Deployments {
 pub(crate) fn start(context: &Context, _: &Config) {
     let (deployments, sets) = (context.caches.of::<Deployment>(), context.caches.of::<ReplicaSet>());
     let pods = context.caches.pods();
-    let mut worker = Worker::new(context, WORKERS);
+    let mut worker = Worker::new(context, "deployment", WORKERS);
     worker.watches(&deployments, |deployment| vec![Key::of(deployment)]);
     let known = deployments.clone();
     worker.watches(&sets, move |set| concerns(set, &known));

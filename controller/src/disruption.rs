@@ -59,7 +59,7 @@ struct Budgets {
 pub(crate) fn start(context: &Context, _: &Config) {
     let (budgets, pods) = (context.caches.of::<PodDisruptionBudget>(), context.caches.pods());
     let (sets, deployments) = (context.caches.of::<ReplicaSet>(), context.caches.of::<Deployment>());
-    let mut worker = Worker::new(context, WORKERS);
+    let mut worker = Worker::new(context, "disruption", WORKERS);
     worker.watches(&budgets, |budget| vec![Key::of(budget)]);
     let known = budgets.clone();
     worker.watches(&pods, move |pod| {

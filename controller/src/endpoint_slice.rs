@@ -34,7 +34,7 @@ pub(crate) const BY_SERVICE: &str = "service";
 pub(crate) fn start(context: &Context, _: &Config) {
     let slices = slices_of(context, CONTROLLER);
     let nodes = context.caches.of::<Node>();
-    let mut worker = Worker::new(context, 5);
+    let mut worker = Worker::new(context, "endpoint_slice", 5);
     let sources = Sources::follow(context, &mut worker);
     worker.watches(&slices, |slice| vec![service_of(slice)]);
     worker.reads(&nodes);

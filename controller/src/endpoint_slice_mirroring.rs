@@ -29,7 +29,7 @@ pub(crate) fn start(context: &Context, _: &Config) {
     let slices = slices_of(context, CONTROLLER);
     let services = context.caches.of::<Service>();
     let endpoints = context.caches.of::<Endpoints>();
-    let mut worker = Worker::new(context, 5);
+    let mut worker = Worker::new(context, "endpoint_slice_mirroring", 5);
     worker.watches(&services, |service| vec![Key::of(service)]);
     worker.watches(&endpoints, |endpoints| vec![Key::of(endpoints)]);
     worker.watches(&slices, |slice| vec![service_of(slice)]);

@@ -28,7 +28,7 @@ pub(crate) const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Starts the controller.
 pub(crate) fn start(context: &Context, _: &Config) {
     let endpoints = context.caches.of::<Endpoints>();
-    let mut worker = Worker::new(context, 5);
+    let mut worker = Worker::new(context, "endpoint", 5);
     let sources = Sources::follow(context, &mut worker);
     let deleted: Deleted = Arc::default();
     let (note, clock) = (deleted.clone(), context.clock.clone());

@@ -43,7 +43,7 @@ const ATTEMPTS: usize = 3;
 pub(crate) fn start(context: &Context, _: &Config) {
     let resources = Arc::new(Resources::follow(&context.caches));
     let absent: Arc<Mutex<Absent>> = Arc::default();
-    let mut worker = Worker::new(context, WORKERS);
+    let mut worker = Worker::new(context, "garbage_collector_attempt_to_delete", WORKERS);
     for (number, kind) in resources.kinds.iter().enumerate() {
         worker.reads_as(&kind.row.plural, &kind.cache);
         let (queue, resources, absent) = (worker.queue(), resources.clone(), absent.clone());

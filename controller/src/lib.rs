@@ -10,6 +10,7 @@ use std::sync::Arc;
 use base::{Clock, Random, Tasks};
 use client::Client;
 
+pub use crate::harness::Queues;
 use crate::harness::{Caches, Context};
 
 mod claim;
@@ -47,6 +48,8 @@ pub struct Config {
     pub random: Random,
     /// The cluster's root certificate in PEM, published to each namespace.
     pub root_ca: String,
+    /// Where the controllers' queues are counted.
+    pub queues: Queues,
     /// What the nodes' pod address ranges are cut from, for example `10.244.0.0/16`.
     pub cluster_cidr: String,
 }
@@ -91,6 +94,7 @@ pub fn start(tasks: &Tasks, config: Config) {
             random: config.random.clone(),
             tasks: tasks.clone(),
             caches: caches.clone(),
+            queues: config.queues.clone(),
         };
         (controller.start)(&context, &config);
     }

@@ -25,7 +25,7 @@ const COUNTED: u32 = 500;
 pub(crate) fn start(context: &Context, _: &Config) {
     let namespaces = context.caches.of::<Namespace>();
     let resources = Resources::follow(&context.caches);
-    let mut worker = Worker::new(context, 4);
+    let mut worker = Worker::new(context, "namespace", 4);
     worker.watches(&namespaces, |namespace| {
         if is_terminating(namespace) { vec![Key::of(namespace)] } else { Vec::new() }
     });

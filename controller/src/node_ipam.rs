@@ -29,7 +29,7 @@ pub(crate) fn start(context: &Context, config: &Config) {
         }
     };
     let nodes = context.caches.of::<Node>();
-    let mut worker = Worker::new(context, 1);
+    let mut worker = Worker::new(context, "cidrallocator_node", 1);
     worker.reads(&nodes);
     let (queue, ranges) = (worker.queue(), pool.clone());
     nodes.on_change(move |change| {

@@ -64,7 +64,7 @@ pub(crate) fn start(context: &Context, _: &Config) {
         .caches
         .own::<Lease>(CacheConfig { namespace: Some(LEASES.to_owned()), ..CacheConfig::default() });
     let memory: Arc<Mutex<Memory>> = Arc::default();
-    let mut worker = Worker::new(context, WORKERS);
+    let mut worker = Worker::new(context, "node_lifecycle_controller", WORKERS);
     worker.reads(&nodes);
     worker.reads(&pods);
     worker.reads(&leases);

@@ -55,7 +55,7 @@ fn everything() -> Key {
 /// Starts the controller.
 pub(crate) fn start(context: &Context, _: &Config) {
     let (pods, nodes) = (context.caches.pods(), context.caches.of::<Node>());
-    let mut worker = Worker::new(context, 1);
+    let mut worker = Worker::new(context, "orphaned_pods_nodes", 1);
     worker.reads(&pods);
     worker.reads(&nodes);
     // Known here because a handler of one cache must not look into another that looks back.

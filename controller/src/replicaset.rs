@@ -43,7 +43,7 @@ struct ReplicaSets {
 /// Starts the controller.
 pub(crate) fn start(context: &Context, _: &Config) {
     let (sets, pods) = (context.caches.of::<ReplicaSet>(), context.caches.pods());
-    let mut worker = Worker::new(context, WORKERS);
+    let mut worker = Worker::new(context, "replicaset", WORKERS);
     worker.watches(&sets, |set| vec![Key::of(set)]);
     let known = sets.clone();
     worker.watches(&pods, move |pod| concerns(pod, &known));

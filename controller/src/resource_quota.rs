@@ -60,7 +60,7 @@ pub(crate) fn start(context: &Context, _: &Config) {
         devices: caches.of(),
         resources: Resources::follow(caches),
     };
-    let mut worker = Worker::new(context, WORKERS);
+    let mut worker = Worker::new(context, "resourcequota_primary", WORKERS);
     worker.watches(&quotas.quotas, |quota| vec![Key::of(quota)]);
     let concerned =
         Concerned { queue: worker.queue(), quotas: quotas.quotas.clone(), clock: context.clock.clone() };

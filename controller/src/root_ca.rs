@@ -19,7 +19,7 @@ pub(crate) fn start(context: &Context, config: &Config) {
         fields: Some(format!("metadata.name={NAME}")),
         ..CacheConfig::default()
     });
-    let mut worker = Worker::new(context, 2);
+    let mut worker = Worker::new(context, "root_ca_cert_publisher", 2);
     worker.watches(&namespaces, |namespace| vec![Key::of(namespace)]);
     worker.watches(&maps, |map| vec![Key::new("", Key::of(map).namespace)]);
     harness::start(context, worker, Publisher { namespaces, maps, certificate: config.root_ca.clone() });

@@ -17,7 +17,7 @@ pub(crate) fn start(context: &Context, _: &Config) {
         fields: Some(format!("metadata.name={NAME}")),
         ..CacheConfig::default()
     });
-    let mut worker = Worker::new(context, 2);
+    let mut worker = Worker::new(context, "serviceaccount", 2);
     worker.watches(&namespaces, |namespace| vec![Key::of(namespace)]);
     worker.watches(&accounts, |account| vec![Key::new("", Key::of(account).namespace)]);
     harness::start(context, worker, Accounts { namespaces, accounts });

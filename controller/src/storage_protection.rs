@@ -22,7 +22,7 @@ const WORKERS: usize = 2;
 /// Starts the controller of claims.
 pub(crate) fn start_claims(context: &Context, _: &Config) {
     let (claims, pods) = (context.caches.of::<PersistentVolumeClaim>(), context.caches.pods());
-    let mut worker = Worker::new(context, WORKERS);
+    let mut worker = Worker::new(context, "pvcprotection", WORKERS);
     worker.watches(&claims, |claim| vec![Key::of(claim)]);
     worker.watches(&pods, claims_of);
     harness::start(context, worker, Claims { client: context.client.clone(), claims, pods });
@@ -31,7 +31,7 @@ pub(crate) fn start_claims(context: &Context, _: &Config) {
 /// Starts the controller of volumes.
 pub(crate) fn start_volumes(context: &Context, _: &Config) {
     let volumes = context.caches.of::<PersistentVolume>();
-    let mut worker = Worker::new(context, WORKERS);
+    let mut worker = Worker::new(context, "pvprotection", WORKERS);
     worker.watches(&volumes, |volume| vec![Key::of(volume)]);
     harness::start(context, worker, Volumes { volumes });
 }
@@ -41,7 +41,7 @@ pub(crate) fn start_classes(context: &Context, _: &Config) {
     let caches = &context.caches;
     let classes = caches.of::<VolumeAttributesClass>();
     let (claims, volumes) = (caches.of::<PersistentVolumeClaim>(), caches.of::<PersistentVolume>());
-    let mut worker = Worker::new(context, WORKERS);
+    let mut worker = Worker::new(context, "vacprotection", WORKERS);
     worker.watches(&classes, |class| vec![Key::of(class)]);
     let keys = |names: Vec<&str>| names.into_iter().map(|name| Key::new("", name)).collect();
     worker.watches(&claims, move |claim| keys(classes_of_claim(claim)));

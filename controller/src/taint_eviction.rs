@@ -36,7 +36,7 @@ struct Evictions {
 /// Starts the controller.
 pub(crate) fn start(context: &Context, _: &Config) {
     let (nodes, pods) = (context.caches.of::<Node>(), context.caches.pods());
-    let mut worker = Worker::new(context, WORKERS);
+    let mut worker = Worker::new(context, "noexec_taint_pod", WORKERS);
     worker.watches(&nodes, |node| vec![Key::of(node)]);
     worker.watches(&pods, |pod| pods::node(pod).map(|node| Key::new("", node)).into_iter().collect());
     let clock = context.clock.clone();

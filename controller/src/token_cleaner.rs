@@ -23,7 +23,7 @@ pub(crate) fn start(context: &Context, _: &Config) {
         }),
         ..CacheConfig::default()
     });
-    let mut worker = Worker::new(context, 1);
+    let mut worker = Worker::new(context, "token_cleaner", 1);
     worker.watches(&tokens, |secret| vec![Key::of(secret)]);
     harness::start(context, worker, TokenCleaner { tokens, clock: context.clock.clone() });
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::text::Text;
+use base::metrics::Text;
 
 /// The kernel tells times in hundredths of a second, on every architecture.
 const TICKS: f64 = 100.0;

@@ -12,9 +12,9 @@ use std::time::Duration;
 use api::resource::Resource;
 use http::StatusCode;
 
-use super::histogram::Histogram;
-use super::text::{Text, escaped};
 use crate::RequestInfo;
+use base::metrics::Histogram;
+use base::metrics::{Text, escaped};
 
 /// Upstream's bounds of the times of requests, in seconds.
 const BOUNDS: &[f64] = &[

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::histogram::Histogram;
+use base::metrics::Histogram;
 
 /// Upstream's bounds, in seconds.
 const BOUNDS: &[f64] = &[

@@ -23,7 +23,7 @@ struct Stale {
 }
 
 pub(super) fn start(context: &Context, pods: &Cache<Pod>) {
-    let mut worker = Worker::new(context, 1);
+    let mut worker = Worker::new(context, "stale_pod_disruption", 1);
     let announced = |pod: &Pod| announced_at(pod).map(|_| Key::of(pod)).into_iter().collect();
     worker.watches(pods, announced);
     harness::start(context, worker, Stale { clock: context.clock.clone(), pods: pods.clone() });

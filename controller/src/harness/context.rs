@@ -11,6 +11,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{DynamicObject, PartialObjectMeta};
 
+use super::metrics::Queues;
+
 /// What a controller is given.
 #[derive(Clone)]
 pub struct Context {
@@ -20,6 +22,7 @@ pub struct Context {
     pub random: Random,
     pub tasks: Tasks,
     pub caches: Caches,
+    pub queues: Queues,
 }
 
 /// One cache per kind, started when it is first asked for, shared by all controllers.

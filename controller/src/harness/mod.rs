@@ -7,11 +7,13 @@
 //! and tries again with growing pauses when something failed.
 
 mod context;
+mod metrics;
 mod plan;
 mod queue;
 mod work;
 
 pub use context::{BY_ANY_OWNER, BY_NODE, BY_OWNER, Caches, Context, Metadata, collection};
+pub use metrics::Queues;
 pub use plan::{Announcement, Plan, What, Write, WriteEvents};
-pub use queue::WorkQueue;
+pub use queue::{Figures, WorkQueue};
 pub use work::{Error, Reconciler, Worker, start};

@@ -5,14 +5,17 @@
 //! earlier than asked. The state is pure; [`WorkQueue`] adds the lock and the waiting.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base::Clock;
 use client::Key;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::metrics::Counters;
 
 const BACKOFF_START: Duration = Duration::from_millis(20);
 const BACKOFF_LIMIT: Duration = Duration::from_secs(60);
@@ -23,36 +26,50 @@ pub struct WorkQueue {
     state: Mutex<State>,
     arrived: Notify,
     clock: Clock,
+    counters: Arc<Counters>,
+}
+
+/// How a queue is right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// The keys that wait for a worker.
+    pub depth: usize,
+    /// How long the workers have held the keys that they hold, all together.
+    pub unfinished: Duration,
+    /// How long the longest of them.
+    pub longest: Duration,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Ready, in order of arrival. No key twice.
     ready: VecDeque<Key>,
-    /// What is in `ready`, or was added while it was held.
-    wanted: HashSet<Key>,
-    /// Held by a worker. Disjoint from `ready`.
-    held: BTreeSet<Key>,
+    /// What is in `ready`, or was added while it was held; since when.
+    wanted: HashMap<Key, Instant>,
+    /// Held by a worker, since when. Disjoint from `ready`.
+    held: BTreeMap<Key, Instant>,
     /// Due later; may hold a key several times.
     delayed: BinaryHeap<Reverse<(Instant, Key)>>,
     failures: HashMap<Key, u32>,
 }
 
 impl WorkQueue {
-    /// An empty queue.
-    pub fn new(clock: Clock) -> Self {
-        Self { state: Mutex::default(), arrived: Notify::new(), clock }
+    /// An empty queue, which counts here.
+    pub(super) fn new(clock: Clock, counters: Arc<Counters>) -> Self {
+        Self { state: Mutex::default(), arrived: Notify::new(), clock, counters }
     }
 
     /// Asks for `key` to be looked at.
     pub fn add(&self, key: Key) {
-        if self.lock().add(key) {
+        let now = self.clock.instant();
+        if self.lock().add(key, now, &self.counters) {
             self.arrived.notify_one();
         }
     }
 
     /// Asks for `key` to be looked at after `delay`.
     pub fn add_after(&self, key: Key, delay: Duration) {
+        self.counters.retries.fetch_add(1, Relaxed);
         self.lock().delayed.push(Reverse((self.clock.instant() + delay, key)));
         self.arrived.notify_one();
     }
@@ -62,7 +79,7 @@ impl WorkQueue {
         loop {
             let next_due = {
                 let mut state = self.lock();
-                if let Some(key) = state.take(self.clock.instant()) {
+                if let Some(key) = state.take(self.clock.instant(), &self.counters) {
                     if !state.ready.is_empty() {
                         self.arrived.notify_one();
                     }
@@ -82,7 +99,7 @@ impl WorkQueue {
     pub fn done(&self, key: &Key) {
         let mut state = self.lock();
         state.failures.remove(key);
-        if state.give_back(key) {
+        if state.give_back(key, self.clock.instant(), &self.counters) {
             self.arrived.notify_one();
         }
     }
@@ -95,7 +112,8 @@ impl WorkQueue {
         let pause = (BACKOFF_START * 2_u32.pow((*failures).min(16))).min(BACKOFF_LIMIT);
         *failures += 1;
         state.delayed.push(Reverse((self.clock.instant() + pause, key.clone())));
-        state.give_back(key);
+        state.give_back(key, self.clock.instant(), &self.counters);
+        self.counters.retries.fetch_add(1, Relaxed);
         self.arrived.notify_one();
         pause
     }
@@ -106,6 +124,14 @@ impl WorkQueue {
         [state.ready.len(), state.held.len(), state.delayed.len()]
     }
 
+    /// How it is now.
+    pub fn figures(&self) -> Figures {
+        let (state, now) = (self.lock(), self.clock.instant());
+        let held = state.held.values().map(|since| now.saturating_duration_since(*since));
+        let (depth, unfinished) = (state.ready.len(), held.clone().sum());
+        Figures { depth, unfinished, longest: held.max().unwrap_or_default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,29 +139,38 @@ impl WorkQueue {
 
 impl State {
     /// True if a worker may now find something that it could not before.
-    fn add(&mut self, key: Key) -> bool {
-        if !self.wanted.insert(key.clone()) || self.held.contains(&key) {
+    fn add(&mut self, key: Key, now: Instant, counters: &Counters) -> bool {
+        if self.wanted.contains_key(&key) {
+            return false;
+        }
+        counters.adds.fetch_add(1, Relaxed);
+        self.wanted.insert(key.clone(), now);
+        if self.held.contains_key(&key) {
             return false;
         }
         self.ready.push_back(key);
         true
     }
 
-    fn take(&mut self, now: Instant) -> Option<Key> {
+    fn take(&mut self, now: Instant, counters: &Counters) -> Option<Key> {
         while self.delayed.peek().is_some_and(|Reverse((at, _))| *at <= now) {
             if let Some(Reverse((_, key))) = self.delayed.pop() {
-                self.add(key);
+                self.add(key, now, counters);
             }
         }
         let key = self.ready.pop_front()?;
-        self.wanted.remove(&key);
-        self.held.insert(key.clone());
+        if let Some(since) = self.wanted.remove(&key) {
+            counters.waited.observe(now.saturating_duration_since(since));
+        }
+        self.held.insert(key.clone(), now);
         Some(key)
     }
 
-    fn give_back(&mut self, key: &Key) -> bool {
-        self.held.remove(key);
-        let wanted = self.wanted.contains(key);
+    fn give_back(&mut self, key: &Key, now: Instant, counters: &Counters) -> bool {
+        if let Some(since) = self.held.remove(key) {
+            counters.worked.observe(now.saturating_duration_since(since));
+        }
+        let wanted = self.wanted.contains_key(key);
         if wanted {
             self.ready.push_back(key.clone());
         }
@@ -160,7 +195,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_key_added_several_times_is_taken_once() {
-        let queue = WorkQueue::new(Clock::system());
+        let queue = WorkQueue::new(Clock::system(), Arc::default());
         for name in ["a", "b", "a"] {
             queue.add(key(name));
         }
@@ -170,7 +205,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_key_added_while_it_is_held_is_taken_again_after_its_return() {
-        let queue = WorkQueue::new(Clock::system());
+        let queue = WorkQueue::new(Clock::system(), Arc::default());
         queue.add(key("a"));
         let held = queue.take().await;
         queue.add(key("a"));
@@ -181,7 +216,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_pause_after_failures_doubles_up_to_a_minute_and_success_forgets_it() {
-        let queue = WorkQueue::new(Clock::system());
+        let queue = WorkQueue::new(Clock::system(), Arc::default());
         queue.add(key("a"));
         let mut pauses = Vec::new();
         for _ in 0..13 {
@@ -199,7 +234,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_delayed_key_is_due_when_asked() {
-        let queue = WorkQueue::new(Clock::system());
+        let queue = WorkQueue::new(Clock::system(), Arc::default());
         let start = Instant::now();
         queue.add_after(key("late"), Duration::from_secs(30));
         queue.add_after(key("soon"), Duration::from_secs(10));

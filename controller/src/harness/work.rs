@@ -66,9 +66,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Workers on a queue of their own.
-    pub fn new(context: &Context, workers: usize) -> Self {
-        let queue = Arc::new(WorkQueue::new(context.clock.clone()));
+    /// Workers on a queue of their own, which has a name.
+    pub fn new(context: &Context, queue: &str, workers: usize) -> Self {
+        let queue = context.queues.queue(queue, &context.clock);
         Self { queue, synced: Vec::new(), reached: Vec::new(), workers }
     }
 

@@ -64,6 +64,7 @@ impl Cluster {
             clock: self.clock.clone(),
             random: Random::seeded(2),
             root_ca: "PEM".to_owned(),
+            queues: controller::Queues::default(),
             cluster_cidr: cluster_cidr.to_owned(),
         };
         controller::start(&self.tasks, config);

@@ -10,6 +10,7 @@ use apiserver::auth::bootstrap_token;
 use apiserver::pki::Pki;
 use apiserver::pki::join_token::JoinToken;
 use apiserver::{ApiServer, UserInfo};
+use base::metrics::Source;
 use base::{Clock, Random, Tasks};
 use clap::{Args, ValueEnum};
 use client::{Client, ElectionConfig, LeaderElection};
@@ -83,6 +84,8 @@ pub(crate) struct ControlPlane {
     pki: Arc<Pki>,
     clock: Clock,
     elections: Vec<(Client, ElectionConfig)>,
+    /// What the controllers' queues have counted, whoever leads.
+    queues: controller::Queues,
     tasks: Tasks,
     bind: SocketAddr,
     cluster: Cluster,
@@ -173,6 +176,9 @@ impl ControlPlane {
         settings.enabled_admission = config.enabled_admission;
         settings.disabled_admission = config.disabled_admission;
         settings.audit = config.audit;
+        let queues = controller::Queues::default();
+        let counted = queues.clone();
+        settings.more_metrics.push(Source::new(move |text| counted.write(text)));
         settings.shutdown_delay = config.shutdown_delay;
         settings.server_names.push(config.bind.ip().to_string());
         settings.server_names.extend(config.names);
@@ -198,6 +204,7 @@ impl ControlPlane {
             api,
             pki,
             clock: clock.clone(),
+            queues,
             elections: Vec::new(),
             tasks,
             bind,
@@ -237,6 +244,7 @@ impl ControlPlane {
             clock: self.clock.clone(),
             random: random.clone(),
             root_ca: self.pki.authority_pem().to_owned(),
+            queues: self.queues.clone(),
             cluster_cidr: self.cluster.cluster_cidr.clone(),
         };
         let election = ElectionConfig::component("kube-controller-manager", &identity);

@@ -128,6 +128,7 @@ impl Plane {
                         clock: world.clock.clone(),
                         random: random.clone(),
                         root_ca: "PEM".to_owned(),
+                        queues: controller::Queues::default(),
                         cluster_cidr: "10.244.0.0/16".to_owned(),
                     };
                     elected(&world, number, CONTROLLERS, client, random.clone(), tasks, move |tasks| {

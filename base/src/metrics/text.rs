@@ -4,17 +4,17 @@ use std::fmt::{Display, Write};
 
 /// What is written at `/metrics`.
 #[derive(Debug, Default)]
-pub(crate) struct Text(pub(crate) String);
+pub struct Text(pub String);
 
 impl Text {
     /// Begins a metric: what it says, and of which type it is. `help` has no line ends.
-    pub(crate) fn metric(&mut self, name: &str, kind: &str, help: &str) {
+    pub fn metric(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a String can't fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
     /// One sample of the metric; `labels` as `a="b",c="d"`, or nothing.
-    pub(crate) fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
+    pub fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
         let _ = match labels {
             "" => writeln!(self.0, "{name} {value}"),
             labels => writeln!(self.0, "{name}{{{labels}}} {value}"),
@@ -22,13 +22,13 @@ impl Text {
     }
 
     /// A metric that is one number.
-    pub(crate) fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+    pub fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.metric(name, kind, help);
         self.sample(name, "", value);
     }
 }
 
 /// A label's value, with what must be escaped in it.
-pub(crate) fn escaped(value: &str) -> String {
+pub fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
