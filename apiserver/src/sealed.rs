@@ -1,8 +1,9 @@
 //! The store as the registry sees it: values of rows that are kept secret are sealed below it, and plain above it.
 //!
 //! Which values these are is in the rows ([`api::resource::Resource::sealed`]); no verb and no cache knows of it. A
-//! value that can't be opened is an error of the whole answer, so that nobody takes it for missing or empty; a server
-//! whose keys don't open everything does not start ([`Sealed::check`]). Keys, their file and their change:
+//! value that can't be opened is an error of the whole answer, so that nobody takes it for missing or empty; in a watch
+//! it stays as it is stored, which is no object, so that the other kinds go on. A server whose keys don't open everything
+//! does not start ([`Sealed::check`]). Keys, their file and their change:
 //! [`crate::pki::SealingKeys`].
 
 use std::fmt;
@@ -64,7 +65,9 @@ impl Keys {
     }
 
     fn open_event(&self, event: &mut Event) -> Result<(), Error> {
-        self.open(&mut event.kv)?;
+        if let Err(error) = self.open(&mut event.kv) {
+            tracing::error!(%error, "a value of the store stays sealed");
+        }
         event.prev.as_mut().map_or(Ok(()), |prev| self.open(prev))
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use store::Revision;
 
-/// A stored value that is no object. It is left out of every answer, and everything else goes on.
+/// A stored value that is no object. Its kind can't be listed until it is mended, and everything else goes on.
 #[derive(Debug, thiserror::Error)]
 #[error("the stored value of {key} is not an object: {source}")]
 pub struct Corrupt {

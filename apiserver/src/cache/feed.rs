@@ -29,6 +29,13 @@ pub struct NotReached {
     pub current: Revision,
 }
 
+/// An object that is stored and can't be read.
+struct Unread {
+    cache: Arc<Cache>,
+    key: String,
+    why: String,
+}
+
 /// All caches, fed by one watch.
 pub struct Caches {
     store: Arc<dyn Store>,
@@ -148,7 +155,9 @@ impl Caches {
             let message = message?;
             let revision = message.revision();
             if let WatchMessage::Events { events, .. } = message {
-                self.apply(revision, &events);
+                for unread in self.apply(revision, &events) {
+                    self.damage(unread, revision).await;
+                }
             }
             *position = Some(revision.max(position.unwrap_or(0)));
             self.move_on(revision);
@@ -179,18 +188,18 @@ impl Caches {
         let mut at = if present > REPLAY { present - REPLAY } else { present };
         // A cache that was filled before must not go back in time.
         at = at.max(self.revision()).max(0);
-        let entries = loop {
+        let (mut entries, unread) = loop {
             match self.read_all(at).await {
                 Err(Error::Compacted { revision }) if revision > at => at = revision.min(present),
-                // Of what is no longer there the key may be gone.
-                Err(Error::Damaged(_)) if at < present => at = present,
                 other => break other?,
             }
         };
         let total: usize = entries.values().map(Vec::len).sum();
-        let mut entries = entries;
         for cache in self.all() {
             cache.replace(entries.remove(cache.prefix()).unwrap_or_default(), at);
+        }
+        for unread in unread {
+            self.damage(unread, at).await;
         }
         info!(objects = total, revision = at, "watch cache filled");
         // The present may be the very revision that was read: then no event comes to say so.
@@ -200,26 +209,72 @@ impl Caches {
         Ok(at)
     }
 
-    async fn read_all(&self, at: Revision) -> Result<BTreeMap<String, Vec<Arc<Entry>>>, Error> {
+    /// Everything as of a revision, by the prefixes of the caches; and what can't be read.
+    async fn read_all(
+        &self,
+        at: Revision,
+    ) -> Result<(BTreeMap<String, Vec<Arc<Entry>>>, Vec<Unread>), Error> {
         let mut all: BTreeMap<String, Vec<Arc<Entry>>> = BTreeMap::new();
+        let mut unread = Vec::new();
         let mut range = Range::prefix(ROOT).limit(PAGE).at(at);
+        // After a page with a value that the store can't give, so many are read one by one.
+        let mut singly = 0;
         loop {
-            let page = self.store.range(range.clone()).await?;
+            let limit = if singly > 0 { 1 } else { PAGE };
+            singly = usize::saturating_sub(singly, 1);
+            let page = match self.store.range(range.clone().limit(limit)).await {
+                Err(Error::Damaged(_)) if limit > 1 => {
+                    singly = PAGE;
+                    continue;
+                }
+                // Its key is known all the same.
+                Err(Error::Damaged(why)) => {
+                    let page = self.store.range(range.clone().limit(1).keys_only()).await?;
+                    let routed = page.kvs.first().and_then(|kv| self.route(&kv.key));
+                    unread.extend(routed.map(|(cache, key)| Unread { cache, key: key.to_owned(), why }));
+                    range = match page.kvs.last() {
+                        Some(last) if page.more => range.after(&last.key),
+                        _ => return Ok((all, unread)),
+                    };
+                    continue;
+                }
+                other => other?,
+            };
             for kv in &page.kvs {
                 let Some((cache, key)) = self.route(&kv.key) else { continue };
                 match cache.entry(key, &kv.value, kv.mod_revision) {
                     Ok(entry) => all.entry(cache.prefix().to_owned()).or_default().push(entry),
-                    Err(error) => error!(%error, "left out of every answer"),
+                    Err(error) => {
+                        unread.push(Unread { cache, key: key.to_owned(), why: error.to_string() });
+                    }
                 }
             }
             match page.kvs.last() {
                 Some(last) if page.more => range = range.after(&last.key),
-                _ => return Ok(all),
+                _ => return Ok((all, unread)),
             }
         }
     }
 
-    fn apply(&self, revision: Revision, events: &[StoreEvent]) {
+    /// Notes that an object can't be read, and tells whoever runs the cluster: with the words of the store, if it is the
+    /// store that can't.
+    async fn damage(&self, unread: Unread, revision: Revision) {
+        let Unread { cache, key, why } = unread;
+        let stored = format!("{}{key}", cache.prefix());
+        let why = match self.store.range(Range::key(stored)).await {
+            Err(error @ Error::Damaged(_)) => error.to_string(),
+            _ => why,
+        };
+        error!(
+            resource = cache.prefix(),
+            key, why, "a stored object can't be read, so its kind can't be listed"
+        );
+        cache.damage(&key, why, revision);
+    }
+
+    /// Applies what happened; what of it can't be read.
+    fn apply(&self, revision: Revision, events: &[StoreEvent]) -> Vec<Unread> {
+        let mut unread = Vec::new();
         let now = self.clock.instant();
         let mut grouped: Vec<(Arc<Cache>, Vec<(String, Option<Arc<Entry>>)>)> = Vec::with_capacity(1);
         for event in events {
@@ -229,8 +284,8 @@ impl Caches {
                 EventKind::Put => match cache.entry(key, &event.kv.value, event.kv.mod_revision) {
                     Ok(entry) => Some(entry),
                     Err(error) => {
-                        error!(%error, "left out of every answer");
-                        None
+                        unread.push(Unread { cache, key: key.to_owned(), why: error.to_string() });
+                        continue;
                     }
                 },
             };
@@ -243,6 +298,7 @@ impl Caches {
         for (cache, changes) in grouped {
             cache.apply(revision, changes, now);
         }
+        unread
     }
 
     /// The cache that a store key belongs to, and the key within it.

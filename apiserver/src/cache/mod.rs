@@ -53,6 +53,11 @@ pub struct Expired {
     pub oldest: Revision,
 }
 
+/// An object that is stored can't be read, and so no list is whole without it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Damaged(String);
+
 /// All objects of a resource as of one revision.
 #[derive(Clone)]
 pub struct Snapshot {
@@ -110,6 +115,8 @@ struct State {
     window: Window,
     pinned: VecDeque<Snapshot>,
     index: Index,
+    /// What is stored, but no object, by key: why. It is in no answer, and no answer is made as if it were not there.
+    damaged: BTreeMap<Box<str>, String>,
 }
 
 /// Where a watcher waits: under the most selective thing that its selector pins.
@@ -183,6 +190,21 @@ impl Cache {
     /// The object with this key within the resource, as of now.
     pub fn by_key(&self, key: &str) -> Option<Arc<Entry>> {
         self.state().objects.get(key).map(|ByKey(entry)| entry.clone())
+    }
+
+    /// Whether everything that is stored can be read; for lists and watches.
+    pub fn check(&self) -> Result<(), Damaged> {
+        let state = self.state();
+        state.damaged.values().next().map_or(Ok(()), |why| Err(Damaged(why.clone())))
+    }
+
+    /// Whether this object can be read, if it is stored.
+    pub fn check_one(&self, namespace: &str, name: &str) -> Result<(), Damaged> {
+        let state = self.state();
+        if state.damaged.is_empty() {
+            return Ok(());
+        }
+        state.damaged.get(key(namespace, name).as_str()).map_or(Ok(()), |why| Err(Damaged(why.clone())))
     }
 
     /// Everything as of now.
@@ -339,6 +361,7 @@ impl Cache {
         watchers.by_bucket.clear();
         let mut state = self.state();
         state.index.clear();
+        state.damaged.clear();
         for entry in &entries {
             state.index.replace(None, Some(entry));
         }
@@ -349,6 +372,22 @@ impl Cache {
         self.changed.store(revision, Ordering::Release);
     }
 
+    /// What is stored under this key since `revision` can't be read. Whatever was watched is closed, and can't be
+    /// resumed: who lists anew is told why.
+    pub(crate) fn damage(&self, key: &str, why: String, revision: Revision) {
+        let mut watchers = self.watch_list();
+        watchers.by_bucket.clear();
+        let mut state = self.state();
+        if let Some(ByKey(previous)) = state.objects.remove(key) {
+            state.index.replace(Some(&previous), None);
+        }
+        state.damaged.insert(key.into(), why);
+        state.window = Window::starting(revision);
+        state.pinned.clear();
+        state.revision = state.revision.max(revision);
+        self.changed.fetch_max(revision, Ordering::AcqRel);
+    }
+
     /// Applies what happened here at `revision` and tells the watchers.
     pub(crate) fn apply(&self, revision: Revision, changes: Vec<(String, Option<Arc<Entry>>)>, now: Instant) {
         let watchers = self.watch_list();
@@ -356,6 +395,7 @@ impl Cache {
         {
             let mut state = self.state();
             for (key, current) in changes {
+                state.damaged.remove(key.as_str());
                 let previous = match &current {
                     Some(entry) => state.objects.insert(ByKey(entry.clone())),
                     None => state.objects.remove(key.as_str()),

@@ -48,12 +48,15 @@ async fn run(server: Weak<Server>) {
         let (levels, schemas) = (read::<PriorityLevelConfiguration>(&levels), read::<FlowSchema>(&schemas));
         running.flow.configure(&levels, &schemas);
         tell(&ApiServer::from_server(running), &levels, &schemas).await;
-        // Nothing is held while there is nothing to do. What ends because it lagged, or because the server ends, is
-        // begun anew; the task ends with the server.
-        tokio::select! {
+        // Nothing is held while there is nothing to do. A watch that ended because it lagged, or because the objects
+        // were read anew, is begun again; one that ended with the server is not.
+        let changed = tokio::select! {
             biased;
-            change = of_levels.next() => if change.is_none() { tokio::task::yield_now().await },
-            change = of_schemas.next() => if change.is_none() { tokio::task::yield_now().await },
+            change = of_levels.next() => change.is_some(),
+            change = of_schemas.next() => change.is_some(),
+        };
+        if !changed && server.upgrade().is_none_or(|server| server.ending()) {
+            return;
         }
     }
 }

@@ -160,7 +160,9 @@ impl Registry {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Current>, Status> {
-        match self.stored(row)?.get(namespace, name) {
+        let cache = self.stored(row)?;
+        cache.check_one(namespace, name).map_err(Status::internal)?;
+        match cache.get(namespace, name) {
             None => Ok(None),
             Some(entry) => Ok(Some(Current { object: self.decode(row, &entry)?, entry, certain: false })),
         }

@@ -49,6 +49,7 @@ pub async fn get(
     }
     let info = context.info;
     let namespace = if row.namespaced() { info.namespace.as_str() } else { "" };
+    cache.check_one(namespace, &info.name).map_err(Status::internal)?;
     let entry = cache
         .get(namespace, &info.name)
         .ok_or_else(|| Status::not_found(row.group_resource(), &info.name))?;
@@ -146,6 +147,7 @@ pub(crate) async fn page(
             reach(registry, token.rv).await?;
             cache.snapshot_at(token.rv).map_err(|_| token.expired())?
         };
+        cache.check().map_err(Status::internal)?;
         return Ok(Page { snapshot, start: Some(token.start), entries: None });
     }
     let matching = query.get("resourceVersionMatch");
@@ -170,6 +172,7 @@ pub(crate) async fn page(
             }
         }
     };
+    cache.check().map_err(Status::internal)?;
     Ok(Page { snapshot, start: None, entries })
 }
 

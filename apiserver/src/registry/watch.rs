@@ -63,6 +63,7 @@ pub async fn watch(
         Some(version) if initial != Initial::None => read::reach(registry, version).await?,
         Some(_) => {}
     }
+    cache.check().map_err(Status::internal)?;
     let after = if initial == Initial::None { version } else { None };
     let (snapshot, subscription) = cache
         .watch(selector.clone(), after)

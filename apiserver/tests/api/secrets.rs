@@ -111,6 +111,49 @@ async fn a_secret_that_was_moved_to_another_place_is_an_error() {
     assert!(error.contains("default/b can't be opened") && error.contains("another place"), "{error}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_cannot_be_opened_harms_no_other_kind() {
+    let api = api().await;
+    let other = "/api/v1/namespaces/default/configmaps";
+    for name in ["a", "c"] {
+        api.post(SECRETS, &secret(name)).await.ok();
+    }
+    let mut watch = api.watch(&format!("{SECRETS}?watch=1")).await;
+    for _ in 0..2 {
+        watch.next().await.expect("what is there");
+    }
+    let moved = value(&api, "a").await;
+    api.store.txn(Txn::of([Op::put("/registry/secrets/default/b", moved)])).await.unwrap();
+    assert!(watch.next().await.is_none(), "who watches has to list anew");
+    let why = "/registry/secrets/default/b can't be opened";
+    for target in [SECRETS, "/api/v1/secrets?limit=1", "/api/v1/secrets?watch=1", &format!("{SECRETS}/b")] {
+        let answer = api.get(target).await;
+        assert_eq!(
+            (answer.code, answer.message().contains(why)),
+            (500, true),
+            "{target}: {}",
+            answer.message()
+        );
+    }
+    let deleted = api.send("DELETE", &format!("{SECRETS}/b"), &[], "").await;
+    assert_eq!((deleted.code, deleted.message().contains(why)), (500, true), "{}", deleted.message());
+    assert_eq!(api.get(&format!("{SECRETS}/a")).await.ok()["metadata"]["name"], "a");
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "m"}});
+    api.post(other, &map).await.ok();
+    let listed = api.get(other).await.ok();
+    assert!(listed["items"].as_array().unwrap().iter().any(|map| map["metadata"]["name"] == "m"));
+    // It goes on as soon as the value is gone, or is one.
+    api.store.txn(Txn::of([Op::delete("/registry/secrets/default/b")])).await.unwrap();
+    api.post(other, &json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "n"}})).await.ok();
+    let names: Vec<Value> = api.get(SECRETS).await.ok()["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|secret| secret["metadata"]["name"].clone())
+        .collect();
+    assert_eq!(names, ["a", "c"]);
+}
+
 #[tokio::test]
 async fn a_server_without_the_key_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
