@@ -1,5 +1,6 @@
-//! Protobuf and YAML, in both directions.
+//! Protobuf, CBOR and YAML, in both directions.
 
+use api::cbor;
 use api::schema::protobuf;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -7,6 +8,7 @@ use serde_json::{Value, json};
 use crate::walk::{OURS, Walk, merged, short};
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const CBOR: &str = "application/cbor";
 const YAML: &str = "application/yaml";
 
 /// Without empty structs, which are always on the wire, and without empty lists and nulls, which never are.
@@ -47,6 +49,7 @@ async fn exchange(
     }
     let read = match form {
         PROTOBUF => opened(&bytes),
+        CBOR => cbor::decode(&bytes).map_err(|error| error.to_string()),
         _ => serde_saphyr::from_str(&text).map_err(|error| error.to_string()),
     };
     match read {
@@ -61,6 +64,7 @@ async fn exchange(
 fn written(form: &str, object: &Value) -> Result<Vec<u8>, String> {
     match form {
         PROTOBUF => protobuf::object(object).map_err(|error| error.to_string()),
+        CBOR => Ok(cbor::object(object)),
         _ => serde_saphyr::to_string(object).map(String::into_bytes).map_err(|error| error.to_string()),
     }
 }
@@ -118,6 +122,11 @@ pub(crate) async fn protobuf(walk: &mut Walk<'_>) {
     both_ways(walk, PROTOBUF).await;
 }
 
+pub(crate) async fn cbor(walk: &mut Walk<'_>) {
+    walk.step("CBOR").await;
+    both_ways(walk, CBOR).await;
+}
+
 pub(crate) async fn yaml(walk: &mut Walk<'_>) {
     walk.step("YAML").await;
     both_ways(walk, YAML).await;
@@ -128,7 +137,7 @@ pub(crate) async fn answered(walk: &mut Walk<'_>) {
     walk.step("answer").await;
     let namespace = crate::walk::NAMESPACE;
     let mut answers = Vec::new();
-    for form in ["application/json", YAML, PROTOBUF] {
+    for form in ["application/json", YAML, PROTOBUF, CBOR] {
         let object = walk.next();
         for before in walk.sample.before(walk.number()) {
             let kind = before["kind"].as_str().unwrap_or_default().to_lowercase();

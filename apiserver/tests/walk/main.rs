@@ -61,6 +61,7 @@ async fn walk_stored(walk: &mut Walk<'_>) {
     tables::columns_and_rows(walk).await;
     tables::partial(walk).await;
     forms::protobuf(walk).await;
+    forms::cbor(walk).await;
     forms::yaml(walk).await;
     strict::unknown_and_twice(walk).await;
     deletes::preconditions(walk).await;

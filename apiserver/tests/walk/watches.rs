@@ -1,5 +1,7 @@
 //! Watch: what changes after a list, as its selector sees it.
 
+use api::cbor;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::common::Answer;
@@ -118,6 +120,14 @@ pub(crate) async fn forms(walk: &mut Walk<'_>) {
             walk.same(what, &end, &Value::Null);
         }
     }
+    let target = format!("{all}?watch=true&{named}");
+    let response = walk.api.raw("GET", &target, &[("accept", "application/cbor-seq")], "").await;
+    let media =
+        response.headers().get("content-type").and_then(|media| media.to_str().ok()).map(str::to_owned);
+    walk.same("CBOR", &json!(media), &json!("application/cbor-seq"));
+    let bytes = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let event = cbor::decode(&bytes).unwrap_or_default();
+    walk.same("CBOR", &event, &json!({"type": "ADDED", "object": a.object}));
     for form in ["Table", "PartialObjectMetadata"] {
         let accept = format!("application/json;as={form};v=v1;g=meta.k8s.io");
         let target = format!("{all}?watch=true&{named}");
