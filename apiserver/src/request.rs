@@ -49,7 +49,7 @@ impl Query {
 
 /// Decodes `%41` (and `+` to a space in queries); broken escapes stay as they are.
 pub fn percent_decode(text: &str, plus: bool) -> String {
-    if !text.contains('%') && !(plus && text.contains('+')) {
+    if !(text.contains('%') || plus && text.contains('+')) {
         return text.to_owned();
     }
     let bytes = text.as_bytes();
@@ -149,10 +149,11 @@ impl RequestInfo {
             _ => "unknown",
         };
         // A list or watch of one name is authorized by that name.
-        if info.name.is_empty() && matches!(info.verb, "list" | "watch" | "deletecollection") {
-            if let Some(name) = info.query.get("fieldSelector").and_then(name_in_selector) {
-                info.name = name;
-            }
+        if info.name.is_empty()
+            && matches!(info.verb, "list" | "watch" | "deletecollection")
+            && let Some(name) = info.query.get("fieldSelector").and_then(name_in_selector)
+        {
+            info.name = name;
         }
         info
     }

@@ -76,9 +76,9 @@ mod tests {
             (Some("2025-12-31T23:59:59Z"), true, None),
             (Some("soon"), true, None),
         ] {
-            let mut token = Secret::default();
-            token.data =
+            let data =
                 expiration.map(|text| [(EXPIRATION.to_owned(), ByteString(text.as_bytes().to_vec()))].into());
+            let token = Secret { data, ..Secret::default() };
             let plan = plan(&token, now);
             assert_eq!((!plan.is_empty(), plan.again), (deleted, again), "{expiration:?}");
         }

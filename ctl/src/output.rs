@@ -173,7 +173,7 @@ impl Format {
             Self::JsonPath(template) => template.run(object).map_err(|why| {
                 Failure::new(format!("error: error executing jsonpath {:?}: {why}", template.source()))
             })?,
-            Self::Columns(columns) => columns.table(&[object.clone()], true)?,
+            Self::Columns(columns) => columns.table(std::slice::from_ref(object), true)?,
             Self::Table { .. } | Self::Name => format!("{}\n", mapping.named(name(object))),
         })
     }

@@ -110,7 +110,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Unmounts and removes the files of all pods below an agent's data directory.
 pub(crate) fn remove_all(data_dir: &Path) -> std::io::Result<()> {
-    disk::remove(&Layout::new(data_dir).pods())
+    disk::remove(Layout::new(data_dir).pods())
 }
 
 impl Volumes {

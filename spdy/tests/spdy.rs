@@ -156,7 +156,7 @@ async fn a_slow_reader_gets_everything() {
     let tasks = Tasks::new("test");
     let (client, server) = pair(&tasks);
     let stream = client.open(Headers::new().with("streamType", "data")).unwrap();
-    let sent: Vec<u8> = (0..8u32 << 20).map(|number| (number * 7 >> 3) as u8).collect();
+    let sent: Vec<u8> = (0..8u32 << 20).map(|number| ((number * 7) >> 3) as u8).collect();
     let bytes = Bytes::from(sent.clone());
     tasks.spawn("writer", async move {
         for piece in bytes.chunks(10_000) {

@@ -21,7 +21,6 @@ pub(super) fn refusal(conflicts: &[Conflict]) -> Status {
         reason: "FieldManagerConflict".to_owned(),
         message: format!("conflict with {manager}"),
         field: path.clone(),
-        ..Cause::default()
     });
     let causes: Vec<Cause> = causes.collect();
     let message = match each().collect::<Vec<_>>().as_slice() {

@@ -149,7 +149,7 @@ fn split(node: &mut Value) -> (bool, Tree) {
 /// Puts a node together; None if it says nothing.
 pub(super) fn join(member: bool, mut below: Tree) -> Option<Value> {
     if below.is_empty() {
-        return member.then(|| Value::Object(below));
+        return member.then_some(Value::Object(below));
     }
     if member {
         below.insert(SELF.to_owned(), Value::Object(Tree::new()));

@@ -109,7 +109,7 @@ impl Kind for PersistentVolumeClaim {
             let at = path.child("volumeAttributesClassName");
             let detail = match new.volume_attributes_class_name.as_deref() {
                 None => Some("update from non-nil value to nil is forbidden"),
-                Some("") if text(&was.volume_attributes_class_name) != "" => {
+                Some("") if !text(&was.volume_attributes_class_name).is_empty() => {
                     Some("update from non-nil value to an empty string is forbidden")
                 }
                 Some(_) => None,

@@ -76,16 +76,12 @@ impl Kind for Secret {
                     }
                 }
             }
-            "kubernetes.io/basic-auth" => {
-                if entry("username").is_none() && entry("password").is_none() {
-                    missing("username");
-                    missing("password");
-                }
+            "kubernetes.io/basic-auth" if entry("username").is_none() && entry("password").is_none() => {
+                missing("username");
+                missing("password");
             }
-            "kubernetes.io/ssh-auth" => {
-                if entry("ssh-privatekey").is_none_or(<[u8]>::is_empty) {
-                    missing("ssh-privatekey");
-                }
+            "kubernetes.io/ssh-auth" if entry("ssh-privatekey").is_none_or(<[u8]>::is_empty) => {
+                missing("ssh-privatekey");
             }
             "kubernetes.io/tls" => {
                 for key in ["tls.crt", "tls.key"] {

@@ -4,6 +4,7 @@
 //! upstream says of its fields, a document is of megabytes as text and of many more as values.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use serde_json::{Map, Value, json};
 
@@ -67,8 +68,8 @@ impl<'a> Definitions<'a> {
         match &ty.shape {
             Shape::Struct(fields) => {
                 let name = name(&ty.name);
-                if !self.found.contains_key(&name) {
-                    self.found.insert(name, Source::Struct(types, fields));
+                if let Entry::Vacant(place) = self.found.entry(name) {
+                    place.insert(Source::Struct(types, fields));
                     for field in &fields.fields {
                         self.find(types, field.ty);
                     }

@@ -61,7 +61,7 @@ impl Setup {
         let context = AdmissionContext {
             user: &user,
             operation,
-            resource: &row,
+            resource: row,
             subresource,
             namespace: &namespace,
             name: text("name"),

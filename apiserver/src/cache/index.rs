@@ -81,7 +81,7 @@ fn fields<'a>(
     entry.into_iter().flat_map(of).filter(|(_, value)| !value.is_empty())
 }
 
-fn labels<'a>(entry: Option<&'a Entry>) -> impl Iterator<Item = (&'a str, &'a str)> {
+fn labels(entry: Option<&Entry>) -> impl Iterator<Item = (&str, &str)> {
     entry.into_iter().flat_map(Entry::labels)
 }
 

@@ -267,7 +267,7 @@ pub(super) fn dangling(
         FlowSchemaCondition { last_transition_time: None, ..shown.clone() } == wanted
     };
     let is_shown = shown.into_iter().any(same);
-    (!is_shown).then(|| FlowSchemaCondition { last_transition_time: Some(Time(now)), ..wanted })
+    (!is_shown).then_some(FlowSchemaCondition { last_transition_time: Some(Time(now)), ..wanted })
 }
 
 /// The levels of a cluster's beginning. The files are part of the binary, and tests read them.

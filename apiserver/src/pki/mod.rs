@@ -246,10 +246,11 @@ impl Pki {
     pub fn credential(&self, name: &str, profile: &Profile) -> Result<Arc<Credential>, Error> {
         let now = self.clock.now().as_second();
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((held, credential)) = issued.get(name) {
-            if held == profile && now < credential.renew_after {
-                return Ok(credential.clone());
-            }
+        if let Some((held, credential)) = issued.get(name)
+            && held == profile
+            && now < credential.renew_after
+        {
+            return Ok(credential.clone());
         }
         let credential = match self.load(name, profile, now)? {
             Some(credential) => credential,

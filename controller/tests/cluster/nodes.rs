@@ -50,7 +50,7 @@ fn ready(pods: &[Pod]) -> usize {
     pods.iter().filter(|pod| is_ready(pod)).count()
 }
 
-fn on<'a>(pod: &'a Pod) -> &'a str {
+fn on(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
 

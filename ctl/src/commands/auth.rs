@@ -169,8 +169,12 @@ impl CanI {
                         bracketed(&words(rule, "resourceNames")),
                         bracketed(&words(rule, "verbs")),
                     ];
-                    let key =
-                        [&words(rule, "verbs")[..], &[group.clone()], &[resource.clone()]].map(bracketed);
+                    let key = [
+                        &words(rule, "verbs")[..],
+                        std::slice::from_ref(group),
+                        std::slice::from_ref(&resource),
+                    ]
+                    .map(bracketed);
                     rows.push((key, row));
                 }
             }
@@ -178,7 +182,12 @@ impl CanI {
         for rule in items(&answer, "status.nonResourceRules") {
             for url in words(rule, "nonResourceURLs") {
                 let verbs = words(rule, "verbs");
-                let row = vec![String::new(), bracketed(&[url.clone()]), bracketed(&[]), bracketed(&verbs)];
+                let row = vec![
+                    String::new(),
+                    bracketed(std::slice::from_ref(&url)),
+                    bracketed(&[]),
+                    bracketed(&verbs),
+                ];
                 let key = [&verbs[..], &[], &[url]].map(bracketed);
                 rows.push((key, row));
             }

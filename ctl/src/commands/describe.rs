@@ -48,10 +48,12 @@ impl Describe {
         }
         let targets = session.targets(&self.resources, &self.files).await?;
         let (mut objects, mut errors) = session.fetch(targets, &self.selectors).await?;
-        if objects.is_empty() && !errors.is_empty() && self.files.is_empty() {
-            if let Some(found) = self.by_prefix(session).await? {
-                (objects, errors) = (found, Vec::new());
-            }
+        if objects.is_empty()
+            && !errors.is_empty()
+            && self.files.is_empty()
+            && let Some(found) = self.by_prefix(session).await?
+        {
+            (objects, errors) = (found, Vec::new());
         }
         if objects.is_empty() && errors.is_empty() {
             if self.selectors.all_namespaces {

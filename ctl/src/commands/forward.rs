@@ -116,7 +116,7 @@ fn of_service(service: &Value, pod: &Value, port: &str) -> Result<(u16, u16), St
     let ports = items(service, "spec.ports");
     let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
     let known = ports.iter().find(|known| match is_number {
-        true => known["port"].to_string() == port,
+        true => port.parse().is_ok_and(|port: u16| known["port"] == port),
         false => text(known, "name") == port,
     });
     let (Some(known), Some(own)) = (known, known.and_then(|known| number(&known["port"]))) else {
@@ -158,7 +158,7 @@ async fn listen(addresses: &[String], pairs: &[Pair]) -> Result<Vec<(Pair, TcpLi
                     Ok(listener) => {
                         local = listener.local_addr().because("error")?.port();
                         let address = SocketAddr::new(ip, local);
-                        print(&format!("Forwarding from {address} -> {}\n", pair.remote))?;
+                        print(format!("Forwarding from {address} -> {}\n", pair.remote))?;
                         listeners.push((Pair { local, ..*pair }, listener));
                     }
                     Err(error) => failures.push(format!(
@@ -203,7 +203,7 @@ async fn forward(io: hyper::upgrade::Upgraded, listeners: Vec<(Pair, TcpListener
             _ = &mut carrying => return Err(Failure::new("error: lost connection to pod")),
             Some((pair, accepted)) = accepted.next() => match accepted {
                 Ok(local) => {
-                    print(&format!("Handling connection for {}\n", pair.local))?;
+                    print(format!("Handling connection for {}\n", pair.local))?;
                     requests += 1;
                     running.push(one(&connection, local, pair, requests));
                 }

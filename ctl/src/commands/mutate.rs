@@ -264,9 +264,9 @@ pub(crate) struct Scale {
 impl Scale {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         if self.replicas < 0 {
-            return Err(Failure::new(format!(
-                "error: The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0"
-            )));
+            return Err(Failure::new(
+                "error: The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0",
+            ));
         }
         let mut printer = self.subjects.output.printer()?;
         for object in self.subjects.find(session, &self.resources).await? {

@@ -92,11 +92,10 @@ impl Replace {
             Call::post(mapping.collection(Some(namespace)), &wanted.object)
         } else {
             // A file that names no version means the object as it is now.
-            if text(&wanted.object, "metadata.resourceVersion").is_empty() {
-                if let Some(current) = session.find(Call::get(path.as_str())).await? {
-                    wanted.object["metadata"]["resourceVersion"] =
-                        current["metadata"]["resourceVersion"].clone();
-                }
+            if text(&wanted.object, "metadata.resourceVersion").is_empty()
+                && let Some(current) = session.find(Call::get(path.as_str())).await?
+            {
+                wanted.object["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"].clone();
             }
             if let Some(subresource) = &self.subresource {
                 path = format!("{path}/{subresource}");

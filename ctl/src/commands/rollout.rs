@@ -369,9 +369,10 @@ impl Undo {
             );
         }
         if object.value["spec"]["paused"] == true {
-            return Err(Failure::new(format!(
-                "error: you cannot rollback a paused deployment; resume it first with 'skiff rollout resume' and try again"
-            )));
+            return Err(Failure::new(
+                "error: you cannot rollback a paused deployment; resume it first with 'skiff rollout resume' \
+                 and try again",
+            ));
         }
         let mut past = past(session, &object).await?;
         if past.is_empty() || (self.to_revision == 0 && past.len() < 2) {

@@ -25,10 +25,10 @@ impl Version {
     pub(crate) async fn run(self, global: &Global) -> Result<(), Failure> {
         let own = env!("CARGO_PKG_VERSION");
         let mut server = None;
-        if !self.client {
-            if let Ok(session) = Session::open(global).await {
-                server = session.json(Call::get("/version")).await.ok();
-            }
+        if !self.client
+            && let Ok(session) = Session::open(global).await
+        {
+            server = session.json(Call::get("/version")).await.ok();
         }
         let format = self.output.format()?;
         if format.is_table() {

@@ -232,10 +232,10 @@ impl Session {
     fn unreachable(&self, error: kube::Error) -> ApiError {
         let mut root: &dyn std::error::Error = &error;
         loop {
-            if let Some(io) = root.downcast_ref::<std::io::Error>() {
-                if io.kind() == ErrorKind::ConnectionRefused {
-                    return ApiError::Down { server: self.server.clone() };
-                }
+            if let Some(io) = root.downcast_ref::<std::io::Error>()
+                && io.kind() == ErrorKind::ConnectionRefused
+            {
+                return ApiError::Down { server: self.server.clone() };
             }
             match root.source() {
                 Some(source) => root = source,

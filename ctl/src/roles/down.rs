@@ -72,10 +72,10 @@ impl Down {
         // The parent stays while other clusters use it.
         let _ = std::fs::remove_dir("/run/skiff");
         let admin = data_dir.join("admin.kubeconfig");
-        if data_dir == Path::new(DATA_DIR) {
-            if let (Some(file), Some(server)) = (kubeconfig::user_file(), kubeconfig::server(&admin)?) {
-                kubeconfig::unmerge(&file, &server)?;
-            }
+        if data_dir == Path::new(DATA_DIR)
+            && let (Some(file), Some(server)) = (kubeconfig::user_file(), kubeconfig::server(&admin)?)
+        {
+            kubeconfig::unmerge(&file, &server)?;
         }
         if self.delete_data {
             remove_dir(&data_dir)?;

@@ -49,10 +49,10 @@ pub(crate) fn run<T>(role: impl Future<Output = Result<T, Failure>>) -> Result<T
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most, most) {
-            tracing::warn!(%error, "the number of open files stays as it is");
-        }
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most, most)
+    {
+        tracing::warn!(%error, "the number of open files stays as it is");
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().because("async runtime")?;

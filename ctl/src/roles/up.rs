@@ -221,10 +221,10 @@ fn is_ready(node: &ApiNode) -> bool {
 fn write_kubeconfigs(control_plane: &ControlPlane, data_dir: &Path) -> Result<(), Failure> {
     let config = control_plane.kubeconfig()?;
     kubeconfig::write(&data_dir.join("admin.kubeconfig"), &config)?;
-    if data_dir == Path::new(DATA_DIR) {
-        if let Some(file) = kubeconfig::user_file() {
-            kubeconfig::merge(&file, &config)?;
-        }
+    if data_dir == Path::new(DATA_DIR)
+        && let Some(file) = kubeconfig::user_file()
+    {
+        kubeconfig::merge(&file, &config)?;
     }
     Ok(())
 }

@@ -248,7 +248,7 @@ impl Link {
                     return Some((Err(broken("injected fault: the watch was cut")), None));
                 }
                 network.linger(rates.late_piece, &rates).await;
-                let frame: Result<Frame<Bytes>, BoxError> = frame.map_err(Into::into);
+                let frame: Result<Frame<Bytes>, BoxError> = frame;
                 Some((frame, Some((body, network))))
             }
         });

@@ -26,6 +26,7 @@ const ARRIVAL: Duration = Duration::from_secs(5);
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// Who answers.
+#[expect(clippy::large_enum_variant, reason = "there is one of a node")]
 #[derive(Clone, Debug)]
 pub enum Backend {
     /// A running node.

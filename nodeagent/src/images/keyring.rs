@@ -121,8 +121,8 @@ mod tests {
             "registry.example.com/team": {"username": "team", "password": "3"},
             "*.corp.example": {"username": "corp", "password": "4"}
         }}"#;
-        let mut secret = Secret::default();
-        secret.data = Some([(".dockerconfigjson".to_owned(), ByteString(config.into()))].into());
+        let data = Some([(".dockerconfigjson".to_owned(), ByteString(config.into()))].into());
+        let secret = Secret { data, ..Secret::default() };
         let mut keyring = Keyring::default();
         keyring.add(&secret);
         let users = |image: &str| -> Vec<String> {

@@ -47,8 +47,8 @@ pub(crate) fn system(runtime_version: &str) -> NodeSystemInfo {
         other => other,
     };
     let first = |paths: &[&str]| {
-        let found = paths.iter().map(|path| text(path).trim().to_owned());
-        found.filter(|text| !text.is_empty()).next().unwrap_or_default()
+        let mut found = paths.iter().map(|path| text(path).trim().to_owned());
+        found.find(|text| !text.is_empty()).unwrap_or_default()
     };
     let machine_id = first(&["/etc/machine-id", "/var/lib/dbus/machine-id"]);
     let uuid = first(&["/sys/class/dmi/id/product_uuid"]);

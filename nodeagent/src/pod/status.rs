@@ -193,9 +193,7 @@ fn lost(end: Option<Ending>, old: Option<&ContainerStatus>) -> Option<ApiState> 
         return old.state.clone();
     }
     // Never started: there is nothing to lose.
-    if state.running.is_none() {
-        return None;
-    }
+    state.running.as_ref()?;
     let terminated = ContainerStateTerminated {
         exit_code: 137,
         reason: Some("ContainerStatusUnknown".to_owned()),

@@ -185,7 +185,7 @@ mod tests {
         let private = mount("/a", MountPropagation::PropagationPrivate);
         let slave = mount("/b", MountPropagation::PropagationHostToContainer);
         let shared = mount("/c", MountPropagation::PropagationBidirectional);
-        assert_eq!(root_propagation(&[private.clone()], false).unwrap(), "private");
+        assert_eq!(root_propagation(std::slice::from_ref(&private), false).unwrap(), "private");
         assert_eq!(root_propagation(&[private.clone(), slave.clone()], false).unwrap(), "slave");
         assert_eq!(root_propagation(&[shared.clone(), slave], true).unwrap(), "shared");
         assert!(root_propagation(&[shared], false).is_err());

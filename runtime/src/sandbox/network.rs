@@ -59,7 +59,10 @@ mod tests {
             host_ip: host_ip.to_owned(),
         };
         let expected = HostPort { protocol: "udp", host_ip: None, host_port: 5353, container_port: 53 };
-        assert_eq!(host_ports(&[mapping(0, ""), mapping(5353, "")]).unwrap(), [expected.clone()]);
+        assert_eq!(
+            host_ports(&[mapping(0, ""), mapping(5353, "")]).unwrap(),
+            std::slice::from_ref(&expected)
+        );
         let local = HostPort { host_ip: Some([127, 0, 0, 1].into()), ..expected };
         assert_eq!(host_ports(&[mapping(5353, "127.0.0.1")]).unwrap(), [local]);
         assert!(host_ports(&[mapping(70_000, "")]).is_err());

@@ -43,7 +43,7 @@ pub(super) fn create(config: &ShimConfig, directory: &Path) -> Result<Created, E
     let own_score = std::fs::read("/proc/self/oom_score_adj").unwrap_or_default();
     let result = build(config, directory, listener);
     let _ = std::fs::write("/proc/self/oom_score_adj", own_score);
-    result.map_err(|error| explain(&error, directory)).inspect_err(|_| {
+    result.map_err(|error| explain(&*error, directory)).inspect_err(|_| {
         let _ = std::fs::remove_file(&socket);
         if let Ok(cgroups) = crate::cgroup::Cgroups::detect() {
             let _ = cgroups.kill(&config.cgroup, super::run::KILL_LIMIT);
@@ -98,8 +98,8 @@ fn build(
 }
 
 /// The error with its sources and what libcontainer logged.
-fn explain(error: &Box<dyn StdError>, directory: &Path) -> Error {
-    let mut text = sources(error.as_ref());
+fn explain(error: &dyn StdError, directory: &Path) -> Error {
+    let mut text = sources(error);
     let logged = trace::last_errors(&directory.join(LOG));
     if !logged.is_empty() && !text.contains(&logged) {
         text = format!("{text} ({logged})");

@@ -1,6 +1,5 @@
 //! The life of the shim from the start of the container to its end.
 
-use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -254,15 +253,13 @@ pub(crate) async fn write_terminal(master: &AsyncFd<OwnedFd>, mut bytes: &[u8]) 
 }
 
 /// Reaps children until the container's init is among them.
-fn init_exit(init: i32, mut children: Signal) -> impl Future<Output = i32> {
-    async move {
-        loop {
-            if let Some(code) = reap(init) {
-                return code;
-            }
-            if children.recv().await.is_none() {
-                return 255;
-            }
+async fn init_exit(init: i32, mut children: Signal) -> i32 {
+    loop {
+        if let Some(code) = reap(init) {
+            return code;
+        }
+        if children.recv().await.is_none() {
+            return 255;
         }
     }
 }

@@ -238,10 +238,10 @@ fn ports(out: &mut Vec<String>, spec: &PodSpec, at: &Path) {
                 }
                 let what = if same_ip(other) && number(other) == number(port) {
                     "duplicate"
-                } else if number(port) == 0 || number(other) == 0 {
-                    "overlapping"
-                } else if number(port) == number(other)
-                    && (text(&port.host_ip).is_empty() || text(&other.host_ip).is_empty())
+                } else if number(port) == 0
+                    || number(other) == 0
+                    || number(port) == number(other)
+                        && (text(&port.host_ip).is_empty() || text(&other.host_ip).is_empty())
                 {
                     "overlapping"
                 } else {

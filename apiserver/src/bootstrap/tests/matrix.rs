@@ -79,7 +79,7 @@ fn resources(roles: &BTreeMap<&str, Vec<Line>>) -> BTreeSet<(String, String)> {
 
 /// Somebody who has this role and nothing else, not even what everybody has.
 fn holder(role: &str) -> UserInfo {
-    let mut user = UserInfo::new(&format!("holder of {role}"), &[]);
+    let mut user = UserInfo::new(format!("holder of {role}"), &[]);
     user.groups.clear();
     user
 }
@@ -148,8 +148,7 @@ fn each_cluster_role_allows_what_upstreams_does_and_no_more() {
                 let start = one.strip_suffix('*');
                 *one == path || start.is_some_and(|start| path.starts_with(start))
             };
-            let want =
-                lines.iter().any(|line| line.group == "URL" && line.resources.iter().any(|one| fits(one)));
+            let want = lines.iter().any(|line| line.group == "URL" && line.resources.iter().any(fits));
             ask(request, want, format!("get {path}"));
         }
     }

@@ -66,6 +66,7 @@ pub async fn answer(
 }
 
 /// What a client sent.
+#[expect(clippy::large_enum_variant, reason = "there is one of a request, on its stack")]
 enum Asked {
     Whole(Scale),
     Patch(patch::Request),
