@@ -87,34 +87,3 @@ async fn who_waits_too_long_is_told_when_to_come_again() {
     assert!(held.seats.levels().all(|level| level.executing == 0 && level.waiting == 0));
     assert!(held.wakes.is_empty());
 }
-
-#[test]
-#[ignore = "prints a figure; run it with --release"]
-fn what_a_request_costs_when_there_is_no_load() {
-    let flow = flow(600);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    for user in [
-        UserInfo::new("admin", &["system:masters"]),
-        UserInfo::node("n1"),
-        UserInfo::service_account("default", "app"),
-    ] {
-        const N: u32 = 1_000_000;
-        let path = "/api/v1/namespaces/default/pods/x";
-        let info = asks(path);
-        let started = std::time::Instant::now();
-        runtime.block_on(async {
-            for _ in 0..N {
-                let Sort(schema) = flow.sort(&info, &user);
-                let seat = match schema.exempt {
-                    true => flow.seat(&schema, None, 1, flow.clock.instant(), Duration::ZERO),
-                    false => {
-                        let hash = schema.flow(&info, &user);
-                        flow.enter_with(&schema, hash, 1, PATIENCE).await.unwrap()
-                    }
-                };
-                drop(seat);
-            }
-        });
-        println!("{}: {} ns", user.name, started.elapsed().as_nanos() / u128::from(N));
-    }
-}
