@@ -58,6 +58,11 @@ pub(crate) async fn answer(
     client: Option<OnUpgrade>,
 ) -> Result<Response<Body>, Status> {
     let info = context.info;
+    let methods =
+        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+    if !methods.contains(&parts.method) {
+        return Err(Status::method_not_allowed());
+    }
     server.registry.caches.fresh().await.map_err(fresh_failure)?;
     let admission = AdmissionContext {
         user: context.user,

@@ -403,6 +403,10 @@ async fn a_node_is_reached_through_its_proxy() {
         assert!(!text.contains("authorization") && !text.contains("x-hop"), "{text}");
         assert_eq!(lab.asked(), [format!("{method} /a%2Fb/c/?q=1&q=%20")]);
     }
+    for method in ["TRACE", "QUERY"] {
+        assert_eq!(lab.ask(method, &format!("{base}/a"), &[]).await.0, 405, "{method}");
+        assert!(lab.asked().is_empty(), "{method}");
+    }
     let (code, headers, _) = lab.ask("GET", &format!("{base}?a=b"), &[]).await;
     assert_eq!((code, headers["location"].to_str().unwrap()), (301, "/api/v1/nodes/n1/proxy/?a=b"));
     let (code, headers, _) = lab.ask("GET", &format!("{base}/moved"), &[]).await;

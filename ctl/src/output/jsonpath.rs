@@ -1,6 +1,7 @@
 //! JSONPath templates as kubectl has them: `{.items[*].metadata.name}`, `{range ...}{end}`, filters, slices, unions,
 //! recursive descent, and text between the braces.
 
+use std::cell::Cell;
 use std::iter::Peekable;
 use std::str::Chars;
 
@@ -64,9 +65,27 @@ enum Operator {
 
 type Result<T> = std::result::Result<T, String>;
 
+/// How many values a template may still look at: each `..` or range within another one multiplies them.
+struct Budget(Cell<usize>);
+
+/// More than any list has.
+const MOST_VALUES: usize = 10_000_000;
+
+impl Budget {
+    fn new() -> Self {
+        Self(Cell::new(MOST_VALUES))
+    }
+
+    fn spend(&self, values: usize) -> Result<()> {
+        let left = self.0.get().checked_sub(values);
+        self.0.set(left.ok_or_else(|| format!("the template leads to more than {MOST_VALUES} values"))?);
+        Ok(())
+    }
+}
+
 impl Template {
     pub(crate) fn parse(source: &str) -> Result<Self> {
-        let mut parser = Parser { chars: source.chars().peekable() };
+        let mut parser = Parser { chars: source.chars().peekable(), depth: 0 };
         let (nodes, ended) = parser.nodes()?;
         if ended {
             return Err("not in range, nothing to end".to_owned());
@@ -81,33 +100,34 @@ impl Template {
     /// The text that the template makes of an object.
     pub(crate) fn run(&self, object: &Value) -> Result<String> {
         let mut out = String::new();
-        execute(&self.nodes, object, object, &mut out)?;
+        execute(&self.nodes, object, object, &Budget::new(), &mut out)?;
         Ok(out)
     }
 
     /// The values of the template's paths.
     pub(crate) fn values<'a>(&self, object: &'a Value) -> Result<Vec<&'a Value>> {
-        let mut found = Vec::new();
+        let (mut found, budget) = (Vec::new(), Budget::new());
         for node in &self.nodes {
             if let Node::Path(path) = node {
-                found.extend(path.values(object, object)?);
+                found.extend(path.values(object, object, &budget)?);
             }
         }
         Ok(found)
     }
 }
 
-fn execute(nodes: &[Node], root: &Value, current: &Value, out: &mut String) -> Result<()> {
+fn execute(nodes: &[Node], root: &Value, current: &Value, budget: &Budget, out: &mut String) -> Result<()> {
     for node in nodes {
         match node {
             Node::Text(text) => out.push_str(text),
             Node::Path(path) => {
-                let texts: Vec<String> = path.values(root, current)?.into_iter().map(to_text).collect();
+                let texts: Vec<String> =
+                    path.values(root, current, budget)?.into_iter().map(to_text).collect();
                 out.push_str(&texts.join(" "));
             }
             Node::Range(path, body) => {
-                for value in path.values(root, current)? {
-                    execute(body, root, value, out)?;
+                for value in path.values(root, current, budget)? {
+                    execute(body, root, value, budget, out)?;
                 }
             }
         }
@@ -124,12 +144,14 @@ fn to_text(value: &Value) -> String {
 }
 
 impl Path {
-    fn values<'a>(&self, root: &'a Value, current: &'a Value) -> Result<Vec<&'a Value>> {
+    fn values<'a>(&self, root: &'a Value, current: &'a Value, budget: &Budget) -> Result<Vec<&'a Value>> {
         let mut values = vec![if self.from_root { root } else { current }];
         for step in &self.steps {
             let mut next = Vec::new();
             for value in values {
-                step.apply(root, value, &mut next)?;
+                let before = next.len();
+                step.apply(root, value, budget, &mut next)?;
+                budget.spend(1 + next.len() - before)?;
             }
             values = next;
         }
@@ -138,7 +160,13 @@ impl Path {
 }
 
 impl Step {
-    fn apply<'a>(&self, root: &'a Value, value: &'a Value, out: &mut Vec<&'a Value>) -> Result<()> {
+    fn apply<'a>(
+        &self,
+        root: &'a Value,
+        value: &'a Value,
+        budget: &Budget,
+        out: &mut Vec<&'a Value>,
+    ) -> Result<()> {
         match self {
             Self::Field(key) => out.extend(value.get(key)),
             Self::Union(keys) => out.extend(keys.iter().filter_map(|key| value.get(key))),
@@ -159,7 +187,7 @@ impl Step {
             }
             Self::Filter(left, right) => {
                 let mut keep = |item: &'a Value| -> Result<()> {
-                    if holds(left, right.as_ref(), root, item)? {
+                    if holds(left, right.as_ref(), root, item, budget)? {
                         out.push(item);
                     }
                     Ok(())
@@ -216,17 +244,23 @@ impl Slice {
         let mut index = start;
         while index < end {
             out.extend(at(index));
-            index += step;
+            index = index.saturating_add(step);
         }
         Ok(())
     }
 }
 
-fn holds(left: &Operand, right: Option<&(Operator, Operand)>, root: &Value, item: &Value) -> Result<bool> {
+fn holds(
+    left: &Operand,
+    right: Option<&(Operator, Operand)>,
+    root: &Value,
+    item: &Value,
+    budget: &Budget,
+) -> Result<bool> {
     let values = |operand: &Operand| -> Result<Vec<Value>> {
         Ok(match operand {
             Operand::Literal(value) => vec![value.clone()],
-            Operand::Path(path) => path.values(root, item)?.into_iter().cloned().collect(),
+            Operand::Path(path) => path.values(root, item, budget)?.into_iter().cloned().collect(),
         })
     };
     let found = values(left)?;
@@ -253,9 +287,25 @@ fn holds(left: &Operand, right: Option<&(Operator, Operand)>, root: &Value, item
 
 struct Parser<'a> {
     chars: Peekable<Chars<'a>>,
+    /// So many ranges and filters are open.
+    depth: usize,
 }
 
+/// No template that says something is nested deeper.
+const MAX_DEPTH: usize = 100;
+
 impl Parser<'_> {
+    /// Reads what is within a range or a filter.
+    fn within<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.depth == MAX_DEPTH {
+            return Err(format!("more than {MAX_DEPTH} ranges and filters within each other"));
+        }
+        self.depth += 1;
+        let read = read(self);
+        self.depth -= 1;
+        read
+    }
+
     /// Nodes up to the end of the text or of the range; whether it was `{end}` that ended them.
     fn nodes(&mut self) -> Result<(Vec<Node>, bool)> {
         let mut nodes = Vec::new();
@@ -299,7 +349,7 @@ impl Parser<'_> {
                         self.spaces();
                         let path = self.path(false)?;
                         self.close()?;
-                        let (body, ended) = self.nodes()?;
+                        let (body, ended) = self.within(Self::nodes)?;
                         if !ended {
                             return Err("unexpected end of range: missing {end}".to_owned());
                         }
@@ -437,7 +487,7 @@ impl Parser<'_> {
                 if self.chars.next() != Some('(') {
                     return Err("invalid filter: expected (".to_owned());
                 }
-                let filter = self.filter()?;
+                let filter = self.within(Self::filter)?;
                 self.end_bracket()?;
                 Ok(filter)
             }
@@ -571,6 +621,7 @@ mod tests {
             ("{.users[0,1].name}", "myself e2e"),
             ("{.users[0:2:2].name}", "myself"),
             ("{.users[1:].name}", "e2e"),
+            ("{.users[1:2:9223372036854775807].name}", "e2e"),
             (r#"{.users[?(@.name=="e2e")].user.password}"#, "secret"),
             ("{.users[?(@.name=='e2e')].user.password}", "secret"),
             ("{.items[?(@.status.n>4)].metadata.name}", "127.0.0.2"),
@@ -601,6 +652,24 @@ mod tests {
         let object = json!({"a": 1, "b": {"c": 2}});
         let made = Template::parse("{['a','b']}").and_then(|parsed| parsed.run(&object));
         assert_eq!(made.as_deref(), Ok(r#"1 {"c":2}"#));
+    }
+
+    #[test]
+    fn a_template_that_multiplies_values_comes_to_an_end() {
+        let ranges = format!("{}{}", "{range ..}".repeat(100), "{end}".repeat(100));
+        for template in [format!("{{{}}}", "..".repeat(60)), ranges] {
+            let made = Template::parse(&template).and_then(|parsed| parsed.run(&pods()));
+            assert_eq!(made, Err("the template leads to more than 10000000 values".to_owned()), "{template}");
+        }
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_is_no_template() {
+        let filters = format!("{{.a{}", "[?(@".repeat(100_000));
+        for template in ["{range .a}".repeat(100_000), filters] {
+            let why = "more than 100 ranges and filters within each other";
+            assert_eq!(Template::parse(&template), Err(why.to_owned()), "{}", &template[..10]);
+        }
     }
 
     #[test]

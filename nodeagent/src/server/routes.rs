@@ -48,6 +48,7 @@ fn decode(text: &str, in_query: bool) -> String {
         let code = (byte == b'%')
             .then(|| after.get(..2))
             .flatten()
+            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
             .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
         match (byte, code) {
             (_, Some(code)) => bytes.push(code),
@@ -134,11 +135,11 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded() {
-        let query = Query::parse(Some("command=ls&command=-l%20%2F&tty=1&x=a+b&input=0&broken=%zz"));
+        let query = Query::parse(Some("command=ls&command=-l%20%2F&tty=1&x=a+b&input=0&broken=%zz%+1"));
         assert_eq!(query.all("command").collect::<Vec<_>>(), ["ls", "-l /"]);
         assert_eq!(
             (query.get("x"), query.get("broken"), query.get("none")),
-            (Some("a b"), Some("%zz"), None)
+            (Some("a b"), Some("%zz% 1"), None)
         );
         assert!(query.flag("tty") && !query.flag("input") && !query.flag("none"));
         assert_eq!(decode("a+b%2Fc", false), "a+b/c");

@@ -80,11 +80,18 @@ impl<R: Read> Tarball<R> {
 
     /// Goes to the next entry, over what was not read of this one. `None` at the end.
     pub(crate) fn next_entry(&mut self) -> io::Result<Option<Entry>> {
-        let mut extensions = Extensions::default();
+        let (mut extensions, mut extended) = (Extensions::default(), 0);
         loop {
             self.skip()?;
             let Some(header) = self.block()? else { return Ok(None) };
             let size = number(&header[124..136])?;
+            // Any number of extensions may come before one entry: together they are bounded.
+            if matches!(header[156], b'x' | b'L' | b'K') {
+                extended = size.saturating_add(extended);
+            }
+            if extended > EXTENSION_LIMIT {
+                return Err(invalid("names and attributes of a file take too much"));
+            }
             match header[156] {
                 b'x' => extensions.pax(&self.extension(size)?)?,
                 b'L' => extensions.path = Some(until_zero(&self.extension(size)?).to_vec()),
@@ -142,9 +149,6 @@ impl<R: Read> Tarball<R> {
     }
 
     fn extension(&mut self, size: u64) -> io::Result<Vec<u8>> {
-        if size > EXTENSION_LIMIT {
-            return Err(invalid("names and attributes of a file take too much"));
-        }
         self.set_data(size)?;
         let mut data = Vec::new();
         self.read_to_end(&mut data)?;
@@ -288,4 +292,32 @@ fn until_zero(bytes: &[u8]) -> &[u8] {
 
 fn invalid(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use tar::{EntryType, Header};
+
+    use super::*;
+
+    #[test]
+    fn extensions_of_one_entry_are_bounded_together() {
+        let mut archive = tar::Builder::new(Vec::new());
+        let value = vec![b'v'; 300 << 10];
+        let rest = " SCHILY.xattr.a=".len() + value.len() + 1;
+        let record = [format!("{} SCHILY.xattr.a=", rest + 6).as_bytes(), &value, b"\n"].concat();
+        for _ in 0..4 {
+            let mut header = Header::new_ustar();
+            header.set_entry_type(EntryType::XHeader);
+            header.set_size(record.len() as u64);
+            header.set_cksum();
+            archive.append(&header, record.as_slice()).unwrap();
+        }
+        let bytes = archive.into_inner().unwrap();
+        let error = Tarball::new(bytes.as_slice()).next_entry().unwrap_err();
+        assert_eq!(error.to_string(), "names and attributes of a file take too much");
+        // Up to the limit they are taken; here no entry follows.
+        let three = &bytes[..3 * (BLOCK + record.len().next_multiple_of(BLOCK))];
+        assert_eq!(Tarball::new(three).next_entry().unwrap(), None);
+    }
 }
