@@ -33,7 +33,7 @@ use tokio_rustls::TlsConnector;
 use crate::body::{BoxError, RequestBody, boxed};
 use crate::context::{Context, read_body};
 use crate::server::{Server, StartError};
-use crate::{Config, pki};
+use crate::{Config, RequestInfo, pki};
 
 pub(crate) use log::log;
 pub(crate) use port_forward::port_forward;
@@ -49,6 +49,11 @@ const MOST_ERROR: usize = 16 * 1024;
 pub(crate) struct Agents {
     pki: Arc<pki::Pki>,
     port: u16,
+}
+
+/// Reads every option that a request to an agent may have. For fuzz targets.
+pub(crate) fn read_options(info: &RequestInfo) {
+    let _ = (options::of_log(info), options::of_streams(info, true), options::ports(info));
 }
 
 /// Sends one request over a connection of its own.

@@ -25,6 +25,7 @@ pub mod connection;
 pub mod context;
 pub mod discovery;
 pub mod flow;
+pub mod fuzz;
 pub mod health;
 pub mod join;
 pub mod metrics;

@@ -37,7 +37,7 @@ use crate::context::Context;
 use crate::pki;
 use crate::registry::fresh_failure;
 use crate::server::Server;
-use crate::{Body, respond};
+use crate::{Body, RequestInfo, respond};
 
 use location::{Target, Way};
 use path::Paths;
@@ -58,8 +58,15 @@ pub(crate) async fn answer(
     client: Option<OnUpgrade>,
 ) -> Result<Response<Body>, Status> {
     let info = context.info;
-    let methods =
-        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+    let methods = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
     if !methods.contains(&parts.method) {
         return Err(Status::method_not_allowed());
     }
@@ -99,6 +106,23 @@ pub(crate) async fn answer(
     let answer = sender.send_request(request).await.map_err(|error| unreachable(error.to_string()))?;
     let rewriter = Rewriter { prefix: &paths.prefix, source_host: &target.host(), request_host: &host };
     Ok(returned(answer, &parts.method, &rewriter).await)
+}
+
+/// Cuts a path as a request for a proxy has it. For fuzz targets.
+pub(crate) fn read_path(info: &RequestInfo, path: &str) {
+    let _ = uri(&Paths::of(info, path), None);
+}
+
+/// Reads the headers of a request for a backend, and those of its answer. For fuzz targets.
+pub(crate) fn read_headers(all: &HeaderMap) {
+    let _ = (headers::wants_upgrade(all), headers::for_backend(all, None), headers::for_upgrade(all, None));
+    let _ = (headers::for_client(all.clone()), is_html(all));
+}
+
+/// Rewrites a page of a backend. For fuzz targets.
+pub(crate) fn read_page(page: &[u8]) {
+    let rewriter = Rewriter { prefix: "/p", source_host: "host:80", request_host: "api" };
+    let _ = html::rewrite(page, |url| rewriter.url(url));
 }
 
 fn uri(paths: &Paths, query: Option<&str>) -> Result<http::Uri, Status> {

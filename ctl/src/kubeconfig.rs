@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Failure;
 use crate::failure::Because;
+use crate::resources::files;
 
 /// Name of cluster, user and context.
 const NAME: &str = "skiff";
@@ -73,11 +74,15 @@ pub(crate) fn user_file() -> Option<PathBuf> {
 
 fn read(path: &Path) -> Result<Value, Failure> {
     match fs::read_to_string(path) {
-        Ok(text) if text.trim().is_empty() => Ok(json!({})),
-        Ok(text) => serde_saphyr::from_str(&text).because(path.display()),
+        Ok(text) => parse(&text).because(path.display()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(json!({})),
         Err(error) => Err(Failure::new(format!("{}: {error}", path.display()))),
     }
+}
+
+/// Reads the text of a kubeconfig.
+pub(crate) fn parse(text: &str) -> Result<Value, files::Malformed> {
+    if text.trim().is_empty() { Ok(json!({})) } else { files::yaml(text, 0) }
 }
 
 /// Puts the context `skiff` of `config` into a kubeconfig, replacing an earlier one, and makes it the current

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod failure;
+pub mod fuzz;
 mod hello;
 mod kubeconfig;
 mod output;

@@ -22,7 +22,7 @@ use crate::config::{Attachment, HostPort};
 mod install;
 mod plugin;
 mod server;
-mod spec;
+pub(crate) mod spec;
 #[cfg(test)]
 mod tests;
 
@@ -38,7 +38,7 @@ const MESSAGE_LIMIT: u64 = 64 * 1024;
 
 /// What the plugin asks the agent; one for each connection, ended by closing that direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Request {
+pub(crate) enum Request {
     Add { sandbox: String, netns: PathBuf, interface: String, host_ports: Vec<HostPort> },
     Check { sandbox: String },
     Del { sandbox: String },
@@ -56,7 +56,7 @@ enum Answer {
 
 /// A failure in the form in which a runtime is told of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Failure {
+pub(crate) struct Failure {
     code: u32,
     msg: String,
 }

@@ -3,8 +3,8 @@
 //! [`index`] holds the names (pure), `answer` speaks DNS messages, `server` has the sockets, `forward` asks the
 //! upstream servers for everything else.
 
-mod answer;
-mod forward;
+pub(crate) mod answer;
+pub(crate) mod forward;
 pub mod index;
 mod server;
 

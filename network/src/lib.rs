@@ -19,6 +19,7 @@ mod config;
 mod conntrack;
 pub mod dns;
 mod error;
+pub mod fuzz;
 mod ipam;
 mod links;
 pub mod machine;

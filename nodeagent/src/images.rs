@@ -1,7 +1,7 @@
 //! Makes sure that a container's image is on the node: pull policy, credentials, events.
 
-mod keyring;
-mod name;
+pub(crate) mod keyring;
+pub(crate) mod name;
 
 use std::sync::Arc;
 use std::time::Duration;

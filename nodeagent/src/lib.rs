@@ -21,6 +21,7 @@ pub mod cgroups;
 mod containers;
 mod context;
 mod follow;
+pub mod fuzz;
 mod hooks;
 mod host;
 mod images;

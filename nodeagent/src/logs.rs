@@ -12,7 +12,7 @@
 //! - [`rotate`]: keeps logs at a bounded size.
 
 mod files;
-mod line;
+pub(crate) mod line;
 mod notify;
 mod read;
 mod rotate;

@@ -17,7 +17,7 @@ mod connection;
 mod container_logs;
 mod older;
 mod reply;
-mod routes;
+pub(crate) mod routes;
 mod stats;
 mod streams;
 #[cfg(test)]

@@ -30,7 +30,7 @@ mod start;
 mod stats;
 mod status;
 mod stop;
-mod user;
+pub(crate) mod user;
 
 /// One container.
 #[derive(Debug)]

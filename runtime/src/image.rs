@@ -27,16 +27,16 @@ use self::store::{Layer, Record, Store};
 
 mod archive;
 mod demo;
-mod document;
+pub(crate) mod document;
 mod error;
 mod files;
 mod ingest;
 mod pull;
-mod reference;
+pub(crate) mod reference;
 mod rootfs;
 mod service;
 mod store;
-mod unpack;
+pub(crate) mod unpack;
 
 /// Each mount opens a descriptor per layer; so many may do so at a time.
 const MOUNTS_AT_A_TIME: usize = 16;

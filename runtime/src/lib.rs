@@ -19,6 +19,7 @@ mod container;
 mod core;
 mod error;
 mod exec;
+pub mod fuzz;
 pub mod image;
 mod network;
 mod paths;

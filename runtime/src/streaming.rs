@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::error::{Error, IoContext};
 use crate::sandbox::Sandbox;
 
-mod channel;
+pub(crate) mod channel;
 mod forward;
 mod http;
 mod session;

@@ -15,7 +15,7 @@ use crate::{Body, respond};
 pub(crate) async fn log(server: &Arc<Server>, context: &Context<'_>) -> Result<Response<Body>, Status> {
     server.registry.caches.fresh().await.map_err(fresh_failure)?;
     let info = context.info;
-    let query = options::of_log(context)?;
+    let query = options::of_log(context.info)?;
     let pod = pod(server, context)?;
     let container = container(&pod, info.query.get("container"))?;
     let Some(place) = place(server, &pod)? else {

@@ -4,12 +4,12 @@ use api::field::{FieldError, Path};
 use api::status::Status;
 
 use super::escape;
-use crate::context::Context;
+use crate::RequestInfo;
 use crate::registry::options::integer;
 
 /// The options of a log.
-pub(super) fn of_log(context: &Context<'_>) -> Result<String, Status> {
-    let query = &context.info.query;
+pub(super) fn of_log(info: &RequestInfo) -> Result<String, Status> {
+    let query = &info.query;
     let mut errors = Vec::new();
     let mut out = Vec::new();
     let (tail, limit) = (integer(query, "tailLines")?, integer(query, "limitBytes")?);
@@ -71,7 +71,7 @@ pub(super) fn of_log(context: &Context<'_>) -> Result<String, Status> {
     if errors.is_empty() {
         Ok(out.join("&"))
     } else {
-        Err(Status::invalid("", "PodLogOptions", &context.info.name, &errors))
+        Err(Status::invalid("", "PodLogOptions", &info.name, &errors))
     }
 }
 
@@ -124,8 +124,8 @@ pub(super) struct Wanted {
 }
 
 /// The options of exec and attach.
-pub(super) fn of_streams(context: &Context<'_>, command: bool) -> Result<(Wanted, String), Status> {
-    let query = &context.info.query;
+pub(super) fn of_streams(info: &RequestInfo, command: bool) -> Result<(Wanted, String), Status> {
+    let query = &info.query;
     let flag = |name| query.flag(name);
     let wanted =
         Wanted { stdin: flag("stdin"), stdout: flag("stdout"), stderr: flag("stderr"), tty: flag("tty") };
@@ -152,13 +152,13 @@ pub(super) fn of_streams(context: &Context<'_>, command: bool) -> Result<(Wanted
 }
 
 /// The ports of a port-forward.
-pub(super) fn ports(context: &Context<'_>) -> Result<Vec<i32>, Status> {
+pub(super) fn ports(info: &RequestInfo) -> Result<Vec<i32>, Status> {
     let read = |text: &str| {
         let syntax = || format!("strconv.ParseInt: parsing {}: invalid syntax", api::field::quote(text));
         text.parse::<i32>().map_err(|_| Status::bad_request(syntax()))
     };
     // As other numbers in lists: each value is one, or a list of its own.
-    context.info.query.all("ports").flat_map(|list| list.split(',')).map(read).collect()
+    info.query.all("ports").flat_map(|list| list.split(',')).map(read).collect()
 }
 
 #[cfg(test)]

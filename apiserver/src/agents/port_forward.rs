@@ -28,7 +28,7 @@ pub(crate) async fn port_forward(
     let info = context.info;
     server.registry.caches.fresh().await.map_err(fresh_failure)?;
     upgrade::allow(server, context)?;
-    let ports = options::ports(context)?;
+    let ports = options::ports(context.info)?;
     let pod = pod(server, context)?;
     let unassigned = || Status::bad_request(format!("pod {} does not have a host assigned", info.name));
     let place = place(server, &pod)?.ok_or_else(unassigned)?;

@@ -40,7 +40,7 @@ pub(crate) async fn streams(
         Streams::Exec => ("exec", true),
         Streams::Attach => ("attach", false),
     };
-    let (wanted, query) = options::of_streams(context, is_exec)?;
+    let (wanted, query) = options::of_streams(context.info, is_exec)?;
     let target =
         format!("/{path}/{}/{}/{}?{query}", escape(&info.namespace), escape(&info.name), escape(&container));
     let asked = Asked::read(&parts.headers)?;

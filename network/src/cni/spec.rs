@@ -21,7 +21,7 @@ const LONGEST_INTERFACE: usize = 15;
 
 /// What a plugin is executed for.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Call {
+pub(crate) enum Call {
     Version {
         version: String,
     },
@@ -67,7 +67,7 @@ struct PortMapping {
 }
 
 /// From the environment and the standard input of a plugin to what it is asked. `env` knows variables by their names.
-pub(super) fn parse(env: impl Fn(&str) -> Option<String>, input: &[u8]) -> Result<Call, Failure> {
+pub(crate) fn parse(env: impl Fn(&str) -> Option<String>, input: &[u8]) -> Result<Call, Failure> {
     let decode =
         |error| Failure::new(Failure::DECODE, format!("the network configuration is no JSON: {error}"));
     let variable = |name: &str| env(name).filter(|value| !value.is_empty());

@@ -17,7 +17,7 @@ const MIN_DATAGRAM: u16 = 512;
 
 /// What is to be done with a request.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Answer(Message),
     /// Ask an upstream server the request as it is.
     Forward,
@@ -28,7 +28,7 @@ pub(super) enum Outcome {
 }
 
 /// Decides about a request. Until the services are known, `index` is absent.
-pub(super) fn decide(request: &Message, index: Option<&Index>, zone: &Name, random: &Random) -> Outcome {
+pub(crate) fn decide(request: &Message, index: Option<&Index>, zone: &Name, random: &Random) -> Outcome {
     if request.metadata.message_type != MessageType::Query {
         return Outcome::Ignore;
     }
@@ -151,7 +151,7 @@ fn response(request: &Message) -> Message {
 }
 
 /// The bytes of a response to a datagram: what doesn't fit is left out, and the client told to ask over TCP.
-pub(super) fn datagram(request: &Message, mut response: Message) -> Option<Vec<u8>> {
+pub(crate) fn datagram(request: &Message, mut response: Message) -> Option<Vec<u8>> {
     let room = request
         .edns
         .as_ref()

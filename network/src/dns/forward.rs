@@ -152,7 +152,7 @@ async fn ask_stream(query: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
 }
 
 /// The id and the question are the same.
-fn answers(query: &[u8], answer: &[u8]) -> bool {
+pub(crate) fn answers(query: &[u8], answer: &[u8]) -> bool {
     let (Some(asked), Some(told)) = (query.first_chunk::<2>(), answer.first_chunk::<2>()) else {
         return false;
     };
@@ -164,7 +164,7 @@ fn answers(query: &[u8], answer: &[u8]) -> bool {
 }
 
 /// The name servers of a resolv.conf, without ourselves.
-fn name_servers(text: &str, own: &[Ipv4Addr]) -> Vec<IpAddr> {
+pub(crate) fn name_servers(text: &str, own: &[Ipv4Addr]) -> Vec<IpAddr> {
     let mut servers: Vec<IpAddr> = Vec::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();

@@ -10,7 +10,7 @@ use super::name;
 
 /// Credentials by registry and path, the most specific first.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Keyring {
+pub(crate) struct Keyring {
     entries: Vec<(String, Credential)>,
 }
 
@@ -41,7 +41,7 @@ impl std::fmt::Debug for Credential {
 
 impl Keyring {
     /// Adds what a secret of one of the two docker types holds; what can't be read is left out.
-    pub(super) fn add(&mut self, secret: &Secret) {
+    pub(crate) fn add(&mut self, secret: &Secret) {
         let Some(data) = &secret.data else { return };
         let logins = if let Some(file) = data.get(".dockerconfigjson") {
             serde_json::from_slice::<DockerConfig>(&file.0).map(|config| config.auths).unwrap_or_default()
@@ -60,7 +60,7 @@ impl Keyring {
     }
 
     /// The credentials to try for an image.
-    pub(super) fn matching(&self, image: &str) -> Vec<cri::AuthConfig> {
+    pub(crate) fn matching(&self, image: &str) -> Vec<cri::AuthConfig> {
         let (host, path) = name::registry(image);
         let fits = |place: &str| {
             let (wanted, prefix) = place.split_once('/').unwrap_or((place, ""));

@@ -2,7 +2,7 @@
 
 /// The name with the tag `latest` if it has neither tag nor digest; an error in upstream's words if it is no
 /// image name.
-pub(super) fn with_tag(image: &str) -> Result<String, String> {
+pub(crate) fn with_tag(image: &str) -> Result<String, String> {
     let wrong = |why: &str| format!("couldn't parse image name \"{image}\": {why}");
     let (rest, digest) = match image.split_once('@') {
         Some((rest, digest)) => (rest, Some(digest)),

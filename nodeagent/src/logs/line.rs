@@ -39,7 +39,7 @@ pub(super) fn parse(line: &[u8]) -> Option<Line<'_>> {
 
 /// Turns pieces of a file into what the client gets.
 #[derive(Debug)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     since: Option<Timestamp>,
     timestamps: bool,
     stream: Option<Stream>,
@@ -53,7 +53,7 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub(super) fn new(options: &LogOptions) -> Self {
+    pub(crate) fn new(options: &LogOptions) -> Self {
         Self {
             since: options.since,
             timestamps: options.timestamps,
@@ -77,7 +77,7 @@ impl Filter {
     }
 
     /// Takes what was read and appends to `out` what the client gets of it.
-    pub(super) fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
         while let Some(end) = input.iter().position(|byte| *byte == b'\n') {
             let (line, rest) = (&input[..end], &input[end + 1..]);
             input = rest;

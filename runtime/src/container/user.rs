@@ -29,7 +29,7 @@ pub(crate) fn resolve(
     resolve_in(&passwd, &group, security, image_user)
 }
 
-fn resolve_in(
+pub(crate) fn resolve_in(
     passwd: &str,
     group: &str,
     security: &LinuxContainerSecurityContext,

@@ -5,7 +5,7 @@ use serde_json::json;
 
 /// Version of the protocol. Version 5 adds the end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     V4,
     V5,
 }
@@ -19,7 +19,7 @@ const CLOSE: u8 = 255;
 
 /// What a client says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Input {
+pub(crate) enum Input {
     Stdin(Bytes),
     StdinEnd,
     Resize {
@@ -53,7 +53,7 @@ impl Protocol {
     }
 
     /// Reads a message of a client.
-    pub(super) fn read(self, message: Bytes) -> Input {
+    pub(crate) fn read(self, message: Bytes) -> Input {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Size {

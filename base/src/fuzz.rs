@@ -1,6 +1,26 @@
-//! Inputs made of seeds, from a number: the same number makes the same input.
+//! What fuzz targets have in common: a parser with inputs that lead into it, and a way to make others of those.
+//!
+//! Each crate that reads what others write has a module `fuzz` with its targets, so that they reach what is private
+//! there. Its tests run them shortly ([`hold`]); the folder `fuzz` and `ctl`'s example run them for long.
 
-use base::Random;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::Random;
+
+/// One parser.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    pub name: &'static str,
+    /// Must neither panic nor hang, nor take memory or time out of proportion to its input.
+    pub run: fn(&[u8]),
+    /// Inputs that are (nearly) right, of which others are made.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// No input becomes longer.
+const MOST: usize = 64 * 1024;
+/// So many inputs are enough for a test.
+const INPUTS: u64 = 300;
 
 /// What parsers look for.
 const WORDS: &[&[u8]] = &[
@@ -41,8 +61,25 @@ const WORDS: &[&[u8]] = &[
     b"\xd9\xd9\xf7",
     b"\xc1",
 ];
-/// No input becomes longer.
-const MOST: usize = 64 * 1024;
+
+/// Seeds that are text.
+pub fn texts(seeds: &[&str]) -> Vec<Vec<u8>> {
+    seeds.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+/// Runs each target with its seeds and with some hundred inputs near to them, the same ones each time. Panics with the
+/// input that a target does not stand.
+pub fn hold(targets: &[Target]) {
+    for target in targets {
+        let seeds = (target.seeds)();
+        assert!(!seeds.is_empty(), "{} has no seeds", target.name);
+        let made = (0..INPUTS).map(|number| mutate(&seeds, &Random::seeded(number)));
+        for data in seeds.iter().cloned().chain(made) {
+            let held = catch_unwind(AssertUnwindSafe(|| (target.run)(&data)));
+            assert!(held.is_ok(), "{} with {}", target.name, data.escape_ascii());
+        }
+    }
+}
 
 /// One of the seeds, changed in some places.
 pub fn mutate(seeds: &[Vec<u8>], random: &Random) -> Vec<u8> {

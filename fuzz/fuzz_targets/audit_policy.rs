@@ -1,0 +1,4 @@
+//! The target `audit_policy` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| skiff_fuzz::run("audit_policy", data));

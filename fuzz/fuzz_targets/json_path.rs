@@ -1,0 +1,4 @@
+//! The target `json_path` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| skiff_fuzz::run("json_path", data));

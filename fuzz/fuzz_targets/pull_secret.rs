@@ -1,0 +1,4 @@
+//! The target `pull_secret` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| skiff_fuzz::run("pull_secret", data));
