@@ -53,6 +53,11 @@ pub(super) fn validate(
             errors.push(FieldError::required(&path.index(i).child("schema").child("openAPIV3Schema"), ""));
         }
     }
+    // Found out once: all versions are compared for it.
+    let common_schema = is_common(versions, |version| &version.schema);
+    let common_parts = is_common(versions, |version| &version.subresources);
+    let common_columns = is_common(versions, |version| &version.additional_printer_columns);
+    let common_selectable = is_common(versions, |version| &version.selectable_fields);
     for (i, version) in versions.iter().enumerate() {
         let at = path.index(i);
         let wrong = name::dns1035_label(&version.name);
@@ -60,17 +65,17 @@ pub(super) fn validate(
             errors.push(FieldError::invalid(&at.child("name"), &version.name, wrong.join(",")));
         }
         warning(errors, &at.child("deprecationWarning"), version);
-        if !is_common(versions, |version| &version.schema) {
+        if !common_schema {
             schema(errors, &at.child("schema"), version.schema.as_ref(), has_status(version));
         }
-        if !is_common(versions, |version| &version.subresources) {
+        if !common_parts {
             subresources(errors, &at.child("subresources"), version.subresources.as_ref());
         }
-        if !is_common(versions, |version| &version.additional_printer_columns) {
+        if !common_columns {
             let at = at.child("additionalPrinterColumns");
             columns(errors, &at, list(&version.additional_printer_columns));
         }
-        if !is_common(versions, |version| &version.selectable_fields) {
+        if !common_selectable {
             selectable(errors, &at.child("selectableFields"), list(&version.selectable_fields));
         }
     }
